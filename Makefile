@@ -1,0 +1,37 @@
+# make reproduce: the paper in miniature. make test: the fast tests. Both set up what they need first, in .venv.
+PYTHON ?= python3
+VENV ?= .venv
+EXPERIMENT ?= pocket
+BIN = $(VENV)/bin
+
+.PHONY: setup reproduce test test-all lint lab badges clean
+reproduce: setup
+	$(BIN)/synthlib reproduce $(EXPERIMENT)
+
+test: setup
+	$(BIN)/pytest -m "not slow and not runs and not realdata"
+
+test-all: setup
+	$(BIN)/pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+lab: setup
+	$(BIN)/jupyter lab notebooks
+
+badges: setup
+	$(BIN)/python notebooks/write_badges.py
+
+setup: $(VENV)/.installed
+
+# Installed anew only when what is to be installed changed.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "synthlib needs Python 3.11 or newer; name one with: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[all]"
+	@touch $@
+
+clean:
+	rm -rf papermill_runs figures/pocket figures/smoke figures/tiny

@@ -1,0 +1,3 @@
+"""synthlib: can a classifier be trained from class names alone? The kit that re-runs Shipard et al. (2023)."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""Images with labels: shards of synthetic images, real data sets."""

@@ -1,0 +1,21 @@
+"""Exchange: synthetic sets in the shape that others' code reads."""
+
+from pathlib import Path
+
+from synthlib.data.shards import read_table
+from synthlib.receipts import write_atomic
+
+
+def write_image_folder(shards: list[Path], outdir: Path) -> int:
+    """Write OUTDIR/<class>/<image_id>.png, as the authors' create_dataset.py lays them out; return how many images.
+
+    torchvision's ImageFolder reads it. Bytes are the shards'; images that are there already stay.
+    """
+    count = 0
+    for shard in shards:
+        for row in read_table(shard).select(["image", "class", "image_id"]).to_pylist():
+            path = outdir / row["class"] / f"{row['image_id']}.png"
+            if not path.is_file() or path.read_bytes() != row["image"]["bytes"]:
+                write_atomic(path, row["image"]["bytes"])
+            count += 1
+    return count

@@ -1,0 +1,106 @@
+"""Shards: synthetic images as Parquet files of about 1,000 rows, image bytes beside all that made them."""
+
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from PIL import Image
+
+from synthlib.receipts import output_names, read_output
+from synthlib.settings import InputError
+
+
+def encode_png(image: np.ndarray) -> bytes:
+    """PNG bytes of pixels uint8 [H, W, 3]; the same pixels give the same bytes."""
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "PNG")
+    return file.getvalue()
+
+
+def decode_image(data: bytes) -> np.ndarray:
+    """Pixels uint8 [H, W, 3] of an encoded image."""
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+def shard_bytes(rows: pa.Table, images: list[bytes], classes: list[str]) -> bytes:
+    """One shard as the bytes of a Parquet file, readable by Hugging Face's `datasets` (Image and ClassLabel features).
+
+    rows: N rows of a plan with a column label; images: their N encoded images. The same input gives the same bytes.
+    """
+    names = [f"{image_id}.png" for image_id in rows["image_id"].to_pylist()]
+    column = pa.StructArray.from_arrays([pa.array(images, pa.binary()), pa.array(names)], ["bytes", "path"])
+    table = rows.add_column(0, "image", column)
+    plain = {"bool": "bool", "int64": "int64", "uint64": "uint64", "float": "float32", "string": "string"}
+    features = {
+        name: {"dtype": plain[str(kind)], "_type": "Value"}
+        for name, kind in zip(rows.schema.names, rows.schema.types, strict=True)
+    }
+    features = {"image": {"_type": "Image"}} | features | {"label": {"names": classes, "_type": "ClassLabel"}}
+    table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    return sink.getvalue().to_pybytes()
+
+
+def read_table(path: Path) -> pa.Table:
+    """One shard, whole. InputError where the file is cut short or no shard."""
+    try:
+        return pq.read_table(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(f"{path} is truncated or no Parquet shard ({str(error)[:80]}); run 01_generate again.")
+
+
+def shard_classes(table: pa.Table) -> list[str]:
+    """The class names of a shard, in the order of its labels."""
+    return json.loads(table.schema.metadata[b"huggingface"])["info"]["features"]["label"]["names"]
+
+
+@dataclass(frozen=True)
+class SyntheticSet:
+    """Images uint8 [N, 3, H, W], labels int64 [N] into `classes`, and `rows`: all other columns of the plan."""
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    classes: list[str]
+    rows: pa.Table
+
+    def column(self, name: str) -> np.ndarray:
+        """One column of the plan's rows, [N]."""
+        return self.rows[name].to_numpy(zero_copy_only=False)
+
+    def part(self, keep: np.ndarray) -> "SyntheticSet":
+        """The images for which `keep`, bool [N], is true."""
+        index = torch.from_numpy(np.flatnonzero(keep))
+        return SyntheticSet(self.images[index], self.labels[index], self.classes, self.rows.filter(pa.array(keep)))
+
+    def replicate(self, number: int, images_per_class: int = 0) -> "SyntheticSet":
+        """One replicate; with `images_per_class`, only so many of each class: lowest indices first, so parts stay in balance."""
+        chosen = self.column("replicate") == number
+        if images_per_class:
+            labels, index = self.labels.numpy(), self.column("index")
+            for label in range(len(self.classes)):
+                mine = np.flatnonzero(chosen & (labels == label))
+                chosen[mine[np.argsort(index[mine], kind="stable")][images_per_class:]] = False
+        return self.part(chosen)
+
+
+def load_shards(files: list[Path]) -> SyntheticSet:
+    """The images of some shards, in the order given."""
+    table = pa.concat_tables([read_table(path) for path in files])
+    pixels = np.stack([decode_image(image["bytes"]) for image in table["image"].to_pylist()])
+    images = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
+    labels = torch.from_numpy(table["label"].to_numpy().copy())
+    return SyntheticSet(images, labels, shard_classes(table), table.drop_columns(["image"]))
+
+
+def read_shards(folder: str | Path) -> SyntheticSet:
+    """The images of a finished 01_generate step, in the plan's order, each file checked against the receipt."""
+    names = output_names(folder, ".parquet")
+    if not names:
+        raise InputError(f"{folder} has no finished shards; run notebooks/01_generate.ipynb first.")
+    return load_shards([read_output(folder, name) for name in names])

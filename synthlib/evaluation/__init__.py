@@ -1,0 +1,1 @@
+"""Notebook 03: classifiers tested on real images; measures of the synthetic sets."""

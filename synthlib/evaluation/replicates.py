@@ -1,0 +1,65 @@
+"""All replicates of a condition, tested: logits of each classifier in both evaluation modes, and the result rows."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import pandas as pd
+import safetensors.torch
+import torch
+
+from synthlib import digests, receipts
+from synthlib.data.datasets import ImageSet
+from synthlib.evaluation.evaluate import Classifier, Logits, load_logits, result_rows
+from synthlib.evaluation.predict import predict_authors, predict_eval
+from synthlib.progress import progress
+from synthlib.settings import EvaluateSettings, InputError
+from synthlib.training.replicates import read_record
+from synthlib.training.train import load_model
+
+
+def evaluate_replicates(real: ImageSet, settings: EvaluateSettings, folder: Path) -> tuple[list[Path], pd.DataFrame]:
+    """Test each checkpoint of `trained_dir` on real images; return the files and the rows of results.csv.
+
+    One row per (replicate, evaluation mode). Logits whose key (checkpoint, images, settings, code) is current are kept.
+    Raises InputError where checkpoint and real images differ in their classes.
+    """
+    torch.set_num_threads(settings.threads)
+    kept = {name: getattr(settings, name) for name in ("batch_size", "shuffles", "seed", "device", "threads")}
+    images = digests.sha256_bytes(real.images.numpy().tobytes() + real.labels.numpy().tobytes())
+    experiment_seed = receipts.read_receipt(settings.generated_dir)["parameters"]["seed"]
+    files, rows = [], []
+    names = receipts.output_names(settings.trained_dir, ".safetensors")
+    for name in progress(names, f"{settings.dataset} {settings.trick} {settings.architecture}", unit="replicate"):
+        checkpoint = receipts.read_output(settings.trained_dir, name)
+        record = read_record(checkpoint)
+        if record["classes"] != real.classes:
+            raise InputError(
+                f"{checkpoint} was trained on classes {record['classes']}; expected those of {settings.dataset}: "
+                f"{real.classes}. Train on images of this data set."
+            )
+        path = folder / f"logits-r{record['replicate']}.safetensors"
+        key = receipts.file_key("logits", kept | {"images": images, "checkpoint": digests.sha256_file(checkpoint)})
+        if not receipts.is_current(path, key):
+            receipts.write_keyed(path, safetensors.torch.save(asdict(_test(checkpoint, real, settings))), key)
+        classifier = Classifier(
+            dataset=settings.dataset,
+            trick=settings.trick,
+            architecture=settings.architecture,
+            replicate=record["replicate"],
+            generation_seed=f"{experiment_seed}:{record['replicate']}",
+            training_seed=record["training_seed"],
+            n_train=record["n_train"],
+            n_steps=record["n_steps"],
+        )
+        rows += result_rows(classifier, load_logits(path))
+        files.append(path)
+    table = pd.DataFrame(rows)
+    receipts.write_atomic(folder / "results.csv", table.to_csv(index=False, lineterminator="\n").encode())
+    receipts.write_json(folder / "classes.json", real.classes)
+    return [*files, folder / "results.csv", folder / "classes.json"], table
+
+
+def _test(checkpoint: Path, real: ImageSet, settings: EvaluateSettings) -> Logits:
+    model = load_model(checkpoint, settings.architecture, len(real.classes), real.images.shape[-1]).to(settings.device)
+    authors, order = predict_authors(model, real.images, settings.batch_size, settings.shuffles, settings.seed)
+    return Logits(eval=predict_eval(model, real.images, 256), authors=authors, order=order, labels=real.labels)

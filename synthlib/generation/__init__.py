@@ -1,0 +1,1 @@
+"""Notebook 01: from class names to synthetic images."""

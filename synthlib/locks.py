@@ -1,0 +1,95 @@
+"""One claim mechanism: an OS file lock held by the process that does the work, and freed by its death."""
+
+import json
+import os
+import time
+from pathlib import Path
+
+import filelock
+import psutil
+
+from synthlib.settings import InputError
+
+DRIVER_VARIABLE = "SYNTHLIB_DRIVER"  # "pid:start time" of the process that started this one to do a step
+
+
+def process_id(pid: int | None = None) -> str:
+    """A process named so that a later one of the same number is not taken for it: "pid:start time"."""
+    process = psutil.Process(pid)
+    return f"{process.pid}:{process.create_time():.2f}"
+
+
+def alive(identity: str) -> bool:
+    """Whether a process named by `process_id` still runs."""
+    pid, start = identity.split(":")
+    try:
+        process = psutil.Process(int(pid))
+        return process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - float(start)) < 0.05
+    except psutil.NoSuchProcess:
+        return False
+
+
+class Lock:
+    """A claim that is held; `release` gives it back, as does the end of the process."""
+
+    def __init__(self, lock: filelock.BaseFileLock) -> None:
+        self._lock = lock
+
+    def release(self) -> None:
+        """Give the claim back."""
+        self._lock.release()
+
+    def __enter__(self) -> "Lock":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+def _end_orphan(owner: dict, path: Path) -> None:
+    """End the process that holds a lock if whoever started it for this step is gone; it would work for nobody."""
+    driver = owner.get("driver")
+    if driver and not alive(driver) and alive(owner["process"]):
+        pid = int(owner["process"].split(":")[0])
+        print(
+            f"Ending process {pid}, left over from an interrupted run, which still holds {path.parent.name}.",
+            flush=True,
+        )
+        process = psutil.Process(pid)
+        process.terminate()
+        try:
+            process.wait(timeout=10)
+        except psutil.TimeoutExpired:
+            process.kill()
+
+
+def claim(path: Path, wait: bool = True) -> Lock | None:
+    """Take the lock file at `path`, waiting for its holder or, with wait=False, returning None if there is one.
+
+    An orphan of an interrupted run is ended. Raises InputError where the folder cannot be written.
+    """
+    owner_file = path.with_name(f"{path.name}.owner")
+    lock = filelock.FileLock(path)
+    told = False
+    while True:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=0)
+            owner = {"process": process_id(), "driver": os.environ.get(DRIVER_VARIABLE)}
+            owner_file.write_text(json.dumps(owner))
+            return Lock(lock)
+        except filelock.Timeout:
+            if not wait:
+                return None
+        except OSError as error:
+            raise InputError(f"cannot write into {path.parent}: {error.strerror}; give a folder that can be written.")
+        try:
+            owner = json.loads(owner_file.read_text())
+        except (OSError, json.JSONDecodeError):
+            owner = {}  # its holder is just writing it
+        if owner:
+            _end_orphan(owner, path)
+        if owner and not told:
+            print(f"Waiting for process {owner['process'].split(':')[0]}, which works on {path.parent}.", flush=True)
+            told = True
+        time.sleep(0.2)

@@ -1,0 +1,72 @@
+"""Every folder of the kit, named once. Relative paths mean: below the project's root, wherever a notebook is started."""
+
+import os
+from functools import cache
+from pathlib import Path
+
+STEPS = ("01_generate", "02_train", "03_eval", "04_figures")
+
+
+@cache
+def root() -> Path:
+    """The project's root: $SYNTHLIB_ROOT, else the checkout this package lies in, else the working folder."""
+    if os.environ.get("SYNTHLIB_ROOT"):
+        return Path(os.environ["SYNTHLIB_ROOT"]).resolve()
+    checkout = Path(__file__).resolve().parent.parent
+    return checkout if (checkout / "notebooks").is_dir() else Path.cwd()
+
+
+def resolve(path: str | Path) -> Path:
+    """`path` made absolute: a relative one is below the root."""
+    return root() / path
+
+
+def package() -> Path:
+    """The folder of the package's own sources."""
+    return Path(__file__).resolve().parent
+
+
+def notebook(step: str) -> Path:
+    """The committed notebook of a step, e.g. "01_generate"."""
+    return root() / "notebooks" / f"{step}.ipynb"
+
+
+def experiment_file(name: str) -> Path:
+    """The YAML of an experiment."""
+    return root() / "experiments" / f"{name}.yaml"
+
+
+def results_file() -> Path:
+    """The YAML that defines each table and figure."""
+    return root() / "experiments" / "results.yaml"
+
+
+def published_file() -> Path:
+    """The CSV of every published number we may print, with its source."""
+    return root() / "experiments" / "published.csv"
+
+
+def dataset_files() -> dict[str, Path]:
+    """The YAML of each data set, by name."""
+    return {path.stem: path for path in sorted((root() / "experiments" / "datasets").glob("*.yaml"))}
+
+
+def embedded_model() -> Path:
+    """The text-to-image checkpoint that comes with the package."""
+    return package() / "pocket" / "weights"
+
+
+def reference_dir(experiment: str) -> Path:
+    """The committed run of an experiment, that others are compared with."""
+    return root() / "figures" / "reference" / experiment
+
+
+def run_dir(experiment: str, step: str, *condition: str) -> str:
+    """The folder of one step, below the root: papermill_runs/<experiment>/<step>/<condition>."""
+    return "/".join(["papermill_runs", experiment, step, "-".join(condition)]).rstrip("/")
+
+
+def finished(experiment: str, step: str) -> list[str]:
+    """The folders of an experiment's finished runs of one notebook, below the root, in order."""
+    receipts = (root() / "papermill_runs" / experiment / step).glob("*/receipt.json")
+    return sorted(path.parent.relative_to(root()).as_posix() for path in receipts)

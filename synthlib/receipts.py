@@ -1,0 +1,289 @@
+"""Receipts: what a finished step was made from and what it made. They alone decide what is done.
+
+A step's key is its parameters, the digests of its inputs and the digest of its code. Costly files (shards, checkpoints,
+logits) carry a key of their own in a small file beside them, so that a step that runs again reuses them.
+"""
+
+import contextlib
+import importlib.metadata
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from synthlib import digests, paths
+from synthlib.locks import Lock, claim
+from synthlib.settings import SETTINGS, InputError, read_yaml
+
+RECEIPT = "receipt.json"
+# The code that decides the bytes of each kind of costly file. Never settings, receipts, paths or cli.
+COSTLY = {
+    "shards": ("generation.prompts", "generation.plan", "generation.checkpoints", "generation.sampler"),
+    "checkpoints": ("training.augment", "training.models", "training.train"),
+    "logits": ("training.augment", "training.models", "evaluation.predict"),
+}
+RECORDED_PACKAGES = ("torch", "torchvision", "diffusers", "transformers", "timm", "numpy", "pillow", "pyarrow")
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write a file so that it is there whole or not at all: temporary name, fsync, rename."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise InputError(
+            f"cannot write {path}: {error.strerror}; expected a folder that can be written, with space left."
+        )
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write JSON atomically, one key a line."""
+    write_atomic(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """The JSON value in a file, or None where there is no such file or it is not whole."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+        return None
+
+
+# --- keys -------------------------------------------------------------------------------------------------------------
+
+
+def input_dirs(parameters: Mapping[str, Any]) -> list[str]:
+    """The step folders among a notebook's parameters: those named *_dir and *_dirs, but where it writes itself."""
+    found = []
+    for name, value in parameters.items():
+        if name.endswith(("_dir", "_dirs")) and name not in ("run_dir", "figures_dir"):
+            found += value if isinstance(value, list) else [value]
+    return [folder for folder in found if folder]
+
+
+def read_receipt(folder: str | Path) -> dict[str, Any] | None:
+    """The receipt of a finished step; None if there is none."""
+    return read_json(paths.resolve(folder) / RECEIPT)
+
+
+def output_digests(folder: str) -> dict[str, str] | None:
+    """Relative path -> sha256 of what a finished step made, as its receipt says; None if it is not finished."""
+    receipt = read_receipt(folder)
+    return receipt and {name: made["sha256"] for name, made in receipt["outputs"].items()}
+
+
+def input_digests(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """A digest of everything a step reads, by name; None for a step folder that is not finished."""
+    inputs: dict[str, Any] = {}
+    for folder in input_dirs(parameters):
+        made = output_digests(folder)
+        inputs[folder] = made and digests.sha256_json(made)
+    if "dataset" in parameters:
+        inputs["dataset"] = dataset_digest(parameters["dataset"])
+    if "model" in parameters:
+        inputs["model"] = model_digest(parameters["model"])
+    if "results" in parameters:
+        inputs["results.yaml"] = digests.sha256_json(read_yaml(paths.results_file()))
+        inputs["published.csv"] = digests.sha256_file(paths.published_file())
+    return inputs
+
+
+def dataset_digest(dataset: str) -> str | None:
+    """Digest of what a data set's YAML says; None if there is none of this name (its reader says so)."""
+    file = paths.dataset_files().get(dataset)
+    return file and digests.sha256_json(read_yaml(file))
+
+
+def model_digest(model: str) -> str | None:
+    """Digest of a text-to-image checkpoint folder ("" is the embedded one); None if there is none."""
+    folder = paths.resolve(model) if model else paths.embedded_model()
+    return digests.folder_digest(folder) if folder.is_dir() else None
+
+
+@dataclass(frozen=True)
+class FileKey:
+    """What a costly file is a function of: its settings and inputs, and the code that `COSTLY` names for its kind."""
+
+    kind: str
+    settings: str
+    code: str
+
+
+def file_key(kind: str, settings: Mapping[str, Any]) -> FileKey:
+    """The key of a costly file of `kind` (see COSTLY), made from `settings`, among them the digests of its inputs."""
+    return FileKey(kind, digests.sha256_json(dict(settings)), costly_code(kind))
+
+
+def costly_code(kind: str) -> str:
+    """Digest of the code that decides the bytes of a kind of costly file."""
+    return digests.sha256_json({name: digests.module_digest(f"synthlib.{name}") for name in COSTLY[kind]})
+
+
+def _key_file(path: Path) -> Path:
+    return path.with_name(f"{path.name}.key")
+
+
+def write_keyed(path: Path, data: bytes, key: FileKey) -> None:
+    """Write a costly file, then its key beside it."""
+    write_atomic(path, data)
+    write_json(_key_file(path), asdict(key) | {"sha256": digests.sha256_file(path)})
+
+
+def is_current(path: Path, key: FileKey) -> bool:
+    """Whether a costly file is there, whole (sha256), and made by this key."""
+    stored = read_json(_key_file(path))
+    if not stored or any(stored[name] != value for name, value in asdict(key).items()) or not path.is_file():
+        return False
+    if digests.sha256_file(path) != stored["sha256"]:
+        print(f"{path.name} is damaged (its bytes are not those recorded); it is made again.", flush=True)
+        return False
+    return True
+
+
+def accept_code(folder: Path) -> None:
+    """Take what older code made in a step's folder as if today's had made it, and record that (`reproduce --keep`)."""
+    for file in folder.glob("*.key"):
+        stored = read_json(file)
+        if stored["code"] != (code := costly_code(stored["kind"])):
+            write_json(file, stored | {"code": code, "kept_from_code": stored["code"]})
+    receipt = read_receipt(folder)
+    code = digests.notebook_digest(receipt["notebook"])
+    write_json(folder / RECEIPT, receipt | {"code": code, "kept_from_code": receipt["code"]})
+
+
+# --- steps ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step that is being worked on: `begin` claims its folder, `finish` writes its receipt."""
+
+    notebook: str
+    folder: Path
+    parameters: dict[str, Any]
+    inputs: dict[str, Any]
+    code: str
+    started: float
+    lock: Lock
+
+    def finish(self, outputs: Iterable[Path]) -> None:
+        """Write the receipt, last of all files, and free the folder."""
+        made = {}
+        for path in map(Path, outputs):
+            name = os.path.relpath(path, self.folder)
+            made[name] = {"bytes": path.stat().st_size, "sha256": digests.sha256_file(path)}
+        receipt = {
+            "notebook": self.notebook,
+            "parameters": self.parameters,
+            "inputs": self.inputs,
+            "code": self.code,
+            "outputs": made,
+            "recorded": recorded(time.time() - self.started),
+        }
+        write_json(self.folder / RECEIPT, receipt)
+        self.lock.release()
+        print(f"{self.notebook}: receipt written for {len(made)} files in {os.path.relpath(self.folder, paths.root())}")
+
+
+def begin(notebook: str, settings: object) -> Step:
+    """Claim a step's folder and fix its key. Raises InputError where an input is missing: it names the notebook to run."""
+    parameters = asdict(settings)
+    inputs = input_digests(parameters)
+    for folder in input_dirs(parameters):
+        if inputs[folder] is None:
+            step = next((name for name in paths.STEPS if f"/{name}" in f"/{folder}"), "the notebook that fills it")
+            chosen = ", ".join(
+                f"{k}={parameters[k]!r}" for k in ("dataset", "trick", "architecture") if k in parameters
+            )
+            raise InputError(f"no finished run in {folder}; run notebooks/{step}.ipynb first, with {chosen}.")
+    folder = paths.resolve(parameters["run_dir"])
+    lock = claim(folder / ".lock")
+    if state(notebook, parameters) != "done":
+        (folder / RECEIPT).unlink(missing_ok=True)
+    return Step(notebook, folder, parameters, inputs, digests.notebook_digest(notebook), time.time(), lock)
+
+
+def read_output(folder: str | Path, name: str) -> Path:
+    """The path of one output of a finished step, its bytes checked against the receipt."""
+    folder = paths.resolve(folder)
+    receipt = read_receipt(folder)
+    if not receipt or name not in receipt["outputs"]:
+        raise InputError(f"{folder} has no finished output {name}; run the notebook that makes it again.")
+    path = folder / name
+    if not path.is_file() or digests.sha256_file(path) != receipt["outputs"][name]["sha256"]:
+        raise InputError(
+            f"{path} is missing or damaged (its sha256 is not its receipt's); run {receipt['notebook']} again."
+        )
+    return path
+
+
+def output_names(folder: str | Path, suffix: str) -> list[str]:
+    """Names of a finished step's outputs with a suffix, in the receipt's order."""
+    return [name for name in output_digests(str(folder)) or {} if name.endswith(suffix)]
+
+
+def state(notebook: str, parameters: Mapping[str, Any], verify: bool = False) -> str:
+    """Whether a step is done: "done", or why not ("missing", "older code", "parameters changed: ...", ...)."""
+    folder = paths.resolve(parameters["run_dir"])
+    receipt = read_receipt(folder)
+    if receipt is None:
+        return "missing"
+    settings = asdict(SETTINGS[notebook](**parameters))
+    changed = sorted(name for name in settings if receipt["parameters"].get(name) != settings[name])
+    if changed or set(receipt["parameters"]) != set(settings):
+        return f"parameters changed: {', '.join(changed) or 'their names'}"
+    inputs = input_digests(settings)
+    changed = sorted(name for name in inputs if receipt["inputs"].get(name) != inputs[name])
+    if changed:
+        return f"input changed: {', '.join(changed)}"
+    for name, made in receipt["outputs"].items():
+        path = folder / name
+        if not path.is_file():
+            return f"output missing: {name}"
+        if path.stat().st_size != made["bytes"] or (verify and digests.sha256_file(path) != made["sha256"]):
+            return f"output damaged: {name}"
+    return "done" if receipt["code"] == digests.notebook_digest(notebook) else "older code"
+
+
+def recorded(seconds: float) -> dict[str, Any]:
+    """What is recorded and never compared: versions, hardware, commit, time, memory."""
+    versions = {name: importlib.metadata.version(name) for name in RECORDED_PACKAGES if name in _installed()}
+    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes there
+    return {
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "seconds": round(seconds, 1),
+        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit,
+        "commit": commit(),
+        "python": platform.python_version(),
+        "versions": versions,
+        "hardware": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+    }
+
+
+def _installed() -> set[str]:
+    return {(distribution.name or "").lower() for distribution in importlib.metadata.distributions()}
+
+
+def commit() -> str:
+    """The checkout's commit, with "+changes" where files differ from it; "unknown" outside a checkout."""
+    try:
+        git = ["git", "-C", str(paths.root())]
+        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        changes = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True).stdout
+        return head + ("+changes" if changes.strip() else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"

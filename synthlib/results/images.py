@@ -1,0 +1,147 @@
+"""Images as figures: rows of images with titles, and the sample grid (F1). Arrays or tensors in, Axes out."""
+
+import math
+import textwrap
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from numpy.typing import ArrayLike
+
+from synthlib.data.shards import SyntheticSet, read_shards
+from synthlib.receipts import read_receipt
+from synthlib.results import trick_label
+from synthlib.results.style import GREY, new_axes
+from synthlib.settings import InputError
+
+
+def plot_images(
+    images: ArrayLike, titles: Sequence[str] | None = None, columns: int = 10, ax: Axes | None = None
+) -> Axes:
+    """Show uint8 images [N, 3, H, W] in rows of `columns`, with an optional title (a prompt, say) above each."""
+    pixels = _pixels(images)
+    n, height, width, _ = pixels.shape
+    columns = min(columns, n)
+    rows = math.ceil(n / columns)
+    if titles is not None and len(titles) != n:
+        raise InputError(f"there are {len(titles)} titles for {n} images; expected one each.")
+    inches = max(0.62, 6.5 / max(columns, 8)) if titles is None else max(0.95, 6.5 / columns)
+    wrapped = [textwrap.fill(title, max(8, int(inches * 14))) for title in titles] if titles is not None else []
+    lines = max((text.count("\n") + 1 for text in wrapped), default=0)
+    above = lines * 0.13 / inches  # room for the titles, in image widths
+    ax = ax or new_axes((columns * inches, rows * inches * (1.04 + above) + 0.3))
+    for place in range(n):
+        row, column = divmod(place, columns)
+        x, y = column * 1.06, row * (1.06 + above) + above
+        ax.imshow(pixels[place], extent=(x, x + 1, y + height / width, y), interpolation="nearest")
+        if wrapped:
+            ax.text(x + 0.5, y - 0.03, wrapped[place], ha="center", va="bottom", fontsize=7)
+    ax.set_xlim(-0.02, columns * 1.06 - 0.04)
+    ax.set_ylim(rows * (1.06 + above) - 0.04, -0.02)
+    return _bare(ax)
+
+
+def plot_sample_grid(
+    images: Sequence[Sequence[ArrayLike | None]],
+    row_names: Sequence[str],
+    column_names: Sequence[str],
+    ax: Axes | None = None,
+) -> Axes:
+    """F1: a grid of images, rows = tricks, columns = classes, a few images in each cell.
+
+    images[row][column]: uint8 [k, 3, H, W] (or one image [3, H, W]), the same k and size everywhere; None for a cell
+    that was not run.
+    """
+    cells = [[None if cell is None else _pixels(cell) for cell in row] for row in images]
+    shapes = {cell.shape for row in cells for cell in row if cell is not None}
+    if len(cells) != len(row_names) or any(len(row) != len(column_names) for row in cells) or len(shapes) != 1:
+        raise InputError(
+            f"the grid has {len(cells)} rows of {sorted({len(row) for row in cells})} cells with images "
+            f"{sorted(shapes)}; expected {len(row_names)} rows of {len(column_names)} cells, all of one shape."
+        )
+    k, height, width, _ = shapes.pop()
+    across = math.ceil(math.sqrt(k))
+    down = math.ceil(k / across)
+    thin, wide = max(1, width // 32), max(3, width // 6)  # white gaps in a cell and between cells, in pixels
+    cell_height, cell_width = down * (height + thin) - thin, across * (width + thin) - thin
+    step_y, step_x = cell_height + wide, cell_width + wide
+    canvas = np.full((len(cells) * step_y - wide, len(column_names) * step_x - wide, 3), 255, dtype=np.uint8)
+    inches = max(0.55, min(1.0, 7.0 / len(column_names)))
+    longest = max(map(len, column_names)) * 0.075  # inches, at 8 points
+    slanted = longest > inches
+    above = 0.25 + (0.6 * longest if slanted else 0)
+    ax = ax or new_axes((len(column_names) * inches + 1.5, len(cells) * inches * step_y / step_x + above + 0.3))
+    for row, line in enumerate(cells):
+        for column, cell in enumerate(line):
+            top, left = row * step_y, column * step_x
+            if cell is None:
+                canvas[top : top + cell_height, left : left + cell_width] = 240
+                ax.text(
+                    left + cell_width / 2,
+                    top + cell_height / 2,
+                    "not run",
+                    ha="center",
+                    va="center",
+                    fontsize=7,
+                    color=GREY,
+                )
+                continue
+            for place, image in enumerate(cell):
+                y, x = top + place // across * (height + thin), left + place % across * (width + thin)
+                canvas[y : y + height, x : x + width] = image
+    ax.imshow(canvas, interpolation="nearest")
+    _bare(ax)
+    ax.xaxis.tick_top()
+    ax.set_xticks([column * step_x + cell_width / 2 for column in range(len(column_names))], column_names)
+    ax.tick_params(axis="x", length=0, rotation=35 if slanted else 0)
+    if slanted:
+        plt.setp(ax.get_xticklabels(), ha="left", rotation_mode="anchor")
+    ax.set_yticks([row * step_y + cell_height / 2 for row in range(len(cells))], row_names)
+    ax.tick_params(axis="y", length=0)
+    return ax
+
+
+def spread_by_class(images: SyntheticSet, per_class: int) -> list[np.ndarray]:
+    """For each class, `per_class` images uint8 [k, 3, H, W] spread evenly over the set's order: a row of the sample grid.
+
+    Spread, so that every domain and every part of a merged set has its turn.
+    """
+    found = []
+    for label in range(len(images.classes)):
+        mine = np.flatnonzero(images.labels.numpy() == label)
+        places = np.linspace(0, len(mine) - 1, min(per_class, len(mine))).round().astype(int)
+        found.append(images.images.numpy()[mine[places]])
+    return found
+
+
+def sample_grid(folders: Sequence[str], per_class: int) -> tuple[list[str], list[str], list[list[np.ndarray]]]:
+    """F1 from 01_generate folders: row names (tricks), column names (classes), images of the first replicate."""
+    names, rows, classes = [], [], []
+    for folder in folders:
+        images = read_shards(folder)
+        classes = images.classes
+        rows.append(spread_by_class(images.part(images.column("replicate") == 0), per_class))
+        names.append(trick_label(read_receipt(folder)["parameters"]["trick"]))
+    return names, classes, rows
+
+
+def _bare(ax: Axes) -> Axes:
+    """No frame, grid or ticks: for images."""
+    ax.set_xticks([])
+    ax.set_yticks([])
+    ax.grid(visible=False)
+    ax.spines[:].set_visible(False)
+    ax.set_aspect("equal")
+    return ax
+
+
+def _pixels(images: ArrayLike) -> np.ndarray:
+    """uint8 [N, 3, H, W] (or [3, H, W]; arrays or tensors) -> [N, H, W, 3]."""
+    pixels = np.asarray(images)
+    pixels = pixels[None] if pixels.ndim == 3 else pixels
+    if pixels.ndim != 4 or pixels.shape[1] != 3 or pixels.dtype != np.uint8 or len(pixels) == 0:
+        raise InputError(
+            f"images have shape {pixels.shape} and type {pixels.dtype}; expected uint8 [N, 3, H, W], N at least 1."
+        )
+    return pixels.transpose(0, 2, 3, 1)

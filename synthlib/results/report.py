@@ -1,0 +1,110 @@
+"""Report: are these tables those of the reference, and what do they say? Plain text for a terminal."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from synthlib.results import statistics, tables
+
+# Every estimate that a table holds, with the columns of its interval. What stands in no interval must be equal.
+INTERVALS = {
+    "accuracy_percent": ("ci_low", "ci_high"),
+    "base_percent": ("base_ci_low", "base_ci_high"),
+    "merged_percent": ("merged_ci_low", "merged_ci_high"),
+    "difference_points": ("difference_low", "difference_high"),
+    "value": ("value_low", "value_high"),
+}
+UNCOMPARED = {"p", "bootstrap_low", "bootstrap_high", *(name for bounds in INTERVALS.values() for name in bounds)}
+
+
+class Comparison(NamedTuple):
+    """One file against its reference: "same", "within interval", "differs" or "no reference", and why."""
+
+    file: str
+    verdict: str
+    detail: str
+
+
+def compare_with_reference(figures_dir: str | Path, reference_dir: str | Path) -> list[Comparison]:
+    """Compare every CSV table of `figures_dir` with the one of the same name in `reference_dir`, by name.
+
+    "same": equal bytes or equal cells. "within interval": the same rows and counts, and every estimate lies inside
+    the reference's 95 % interval (of the replicates, where a table has one row for each). "differs": names the first
+    cell that does not. A table that only the reference has "differs" too.
+    """
+    ours, theirs = Path(figures_dir), Path(reference_dir)
+    names = sorted({path.name for folder in (ours, theirs) for path in folder.glob("*.csv")})
+    return [Comparison(name, *_compare(ours / name, theirs / name)) for name in names]
+
+
+def summary_text(figures_dir: str | Path, comparisons: Iterable[Comparison] = ()) -> str:
+    """T1 of a figures folder as aligned plain text, with one line a comparison."""
+    view = tables.accuracy_view(tables.read_table(Path(figures_dir) / "accuracy_by_trick.csv"))
+    rows = [list(view.columns), *view.astype(str).to_numpy(object).tolist()]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    verdicts = [f"{line.file}: {line.verdict}{f' ({line.detail})' if line.detail else ''}" for line in comparisons]
+    if verdicts:
+        lines += ["", "Against the committed reference:", *verdicts]
+    return "\n".join(lines)
+
+
+def _compare(ours: Path, theirs: Path) -> tuple[str, str]:
+    if not theirs.is_file():
+        return "no reference", ""
+    if not ours.is_file():
+        return "differs", "the reference has this table, here it was not made"
+    if ours.read_bytes() == theirs.read_bytes():
+        return "same", "equal bytes"
+    a, b = (_cells(path) for path in (ours, theirs))
+    if list(a.columns) != list(b.columns):
+        odd = [name for name in [*a.columns, *b.columns] if (name in a.columns) != (name in b.columns)]
+        return "differs", f"columns: {', '.join(odd) if odd else 'their order'}"
+    if a.equals(b):
+        return "same", "equal cells"
+    a, b = _one_row_a_condition(a), _one_row_a_condition(b)
+    fixed = [name for name in a.columns if name not in INTERVALS and name not in UNCOMPARED]
+    if len(a) != len(b):
+        return "differs", f"{len(a)} rows, reference {len(b)}"
+    moved = 0
+    for place in range(len(a)):
+        mine, other = a.iloc[place], b.iloc[place]
+        where = f"row {place + 1} ({', '.join(v for v in mine[fixed].tolist()[:4] if v)})"
+        for name in fixed:
+            if mine[name] != other[name]:
+                return "differs", f"{where}: {name} is {mine[name] or 'empty'}, reference {other[name] or 'empty'}"
+        for name in [name for name in INTERVALS if name in a.columns and mine[name] != other[name]]:
+            low, high = (other.get(bound, "") for bound in INTERVALS[name])
+            if "" in (mine[name], other[name], low, high) or not float(low) <= float(mine[name]) <= float(high):
+                interval = f"[{low}, {high}]" if low else "without an interval"
+                said = f"{name} is {mine[name] or 'empty'}, reference {other[name] or 'empty'} {interval}"
+                return "differs", f"{where}: {said}"
+            moved += 1
+    if not moved:
+        return "same", "equal estimates; only interval bounds differ in their last digits"
+    return "within interval", f"{moved} of {len(a)} rows' estimates moved, each inside the reference's 95 % interval"
+
+
+def _cells(path: Path) -> pd.DataFrame:
+    """A CSV as text, cell by cell; empty cells are empty text."""
+    return pd.read_csv(path, dtype=str, keep_default_na=False)
+
+
+def _one_row_a_condition(cells: pd.DataFrame) -> pd.DataFrame:
+    """A table with a row a replicate becomes one with each condition's mean and t interval; others stay as they are."""
+    if "replicate" not in cells.columns:
+        return cells
+    estimates = [name for name in INTERVALS if name in cells.columns]
+    keys = [name for name in cells.columns if name not in (*estimates, *UNCOMPARED, "replicate")]
+    conditions = []
+    for key, group in cells.groupby(keys, sort=False):
+        row = dict(zip(keys, key, strict=True)) | {"n_replicates": str(len(group))}
+        for name in estimates:
+            found = statistics.t_interval(group[name].astype(float))
+            texts = ["" if pd.isna(number) else f"{number:.6g}" for number in found]
+            row |= dict(zip((name, *INTERVALS[name]), texts, strict=True))
+        conditions.append(row)
+    return pd.DataFrame(conditions)

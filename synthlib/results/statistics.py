@@ -1,0 +1,135 @@
+"""Intervals and paired differences over replicates: numbers in, numbers out, nothing drawn and nothing read.
+
+A replicate is a generation seed with its own training seed (design.md, promise 4), so replicates, not test images,
+are the sample of a t interval. Where the test images should count as a sample too, the crossed bootstrap resamples
+both.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.special import stdtr, stdtrit  # scipy.stats gives the same numbers, but takes a second to import
+
+from synthlib.settings import InputError
+
+
+class Interval(NamedTuple):
+    """A mean and its interval; low and high are NaN where one replicate allows none."""
+
+    mean: float
+    low: float
+    high: float
+
+
+class Difference(NamedTuple):
+    """A mean paired difference, its interval, the two-sided p value of "no difference", and the number of pairs."""
+
+    mean: float
+    low: float
+    high: float
+    p: float
+    n: int
+
+
+def t_interval(values: ArrayLike, level: float = 0.95) -> Interval:
+    """Mean of `values` [R] and Student's t interval: mean -+ t(level, R - 1) * s / sqrt(R).
+
+    One value gives NaN for low and high. Raises InputError for no value, for NaN, and for a level outside (0, 1).
+    """
+    values = _replicates("values", values)
+    _check_level(level)
+    mean = float(values.mean())
+    if len(values) == 1:
+        return Interval(mean, np.nan, np.nan)
+    half = _t_quantile(len(values) - 1, level) * float(values.std(ddof=1)) / np.sqrt(len(values))
+    return Interval(mean, float(mean - half), float(mean + half))
+
+
+def interval_method(n_replicates: int, n_generation_seeds: int, n_training_seeds: int) -> str:
+    """How an interval of `t_interval` came about, in words: what was replicated, or why there is none."""
+    if n_replicates < 2:
+        return "one replicate: no interval"
+    if n_generation_seeds > 1 and n_training_seeds > 1:
+        seeds = "generation and training seeds"
+    elif n_generation_seeds > 1:
+        seeds = "generation seeds only"
+    else:
+        seeds = "training seeds only"  # the images were given or shared, so the interval knows nothing of their chance
+    return f"t over {n_replicates} replicates ({seeds})"
+
+
+def paired_t(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Difference:
+    """Mean of `a - b`, both [R] and paired by position, with its t interval and two-sided p value.
+
+    The p value is that of `scipy.stats.ttest_rel`. One pair gives NaN for the interval and p. Differences that are
+    all equal give an interval of no width, with p 1 if they are 0, else 0. Raises InputError where the lengths
+    differ.
+    """
+    a, b = _replicates("a", a), _replicates("b", b)
+    if a.shape != b.shape:
+        raise InputError(
+            f"a has {len(a)} replicates and b has {len(b)}; expected pairs: give the replicates that both have."
+        )
+    differences = a - b
+    mean, low, high = t_interval(differences, level)
+    n = len(differences)
+    if n == 1:
+        return Difference(mean, low, high, np.nan, 1)
+    error = differences.std(ddof=1) / np.sqrt(n)
+    if error == 0:
+        return Difference(mean, low, high, 1.0 if mean == 0 else 0.0, n)
+    p = 2 * float(stdtr(n - 1, -abs(mean) / error))
+    return Difference(mean, low, high, p, n)
+
+
+def crossed_bootstrap(
+    correct_a: ArrayLike, correct_b: ArrayLike, n_boot: int = 2000, seed: int = 0, level: float = 0.95
+) -> Interval:
+    """Accuracy of a minus b in percentage points, with a percentile interval over replicates *and* test images.
+
+    correct_a, correct_b: [R, N] in [0, 1], the same replicates and the same test images in the same order. Every draw
+    takes R replicates and, independently, N test images with replacement, the same for a and b ("pigeonhole
+    bootstrap", Owen 2007, Annals of Applied Statistics 1). One replicate leaves the test images as the only sample.
+    Raises InputError where shapes differ or hold nothing.
+    """
+    a, b = np.asarray(correct_a, dtype=np.float64), np.asarray(correct_b, dtype=np.float64)
+    if a.shape != b.shape or a.ndim != 2 or a.size == 0:
+        raise InputError(
+            f"correct_a has shape {a.shape} and correct_b {b.shape}; expected one [replicates, test images]."
+        )
+    _check_level(level)
+    difference = 100 * (a - b)
+    n_replicates, n_images = difference.shape
+    rng = np.random.default_rng(seed)
+    # A draw with replacement is a vector of counts: one draw of the mean is counts_r @ difference @ counts_n / (R N).
+    draws = np.empty(n_boot)
+    for start in range(0, n_boot, 250):  # blocks keep [draws, N] small where N is 27,000
+        size = min(250, n_boot - start)
+        replicates = rng.multinomial(n_replicates, np.full(n_replicates, 1 / n_replicates), size=size)
+        images = rng.multinomial(n_images, np.full(n_images, 1 / n_images), size=size)
+        draws[start : start + size] = ((replicates @ difference) * images).sum(axis=1) / difference.size
+    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(difference.mean()), float(low), float(high))
+
+
+def bootstrap_method(n_replicates: int, n_images: int, n_boot: int = 2000) -> str:
+    """How an interval of `crossed_bootstrap` came about, in words."""
+    what = f"{n_replicates} replicates x {n_images} test images" if n_replicates > 1 else f"{n_images} test images only"
+    return f"crossed bootstrap, {n_boot} draws of {what}"
+
+
+def _t_quantile(degrees: int, level: float) -> float:
+    return float(stdtrit(degrees, (1 + level) / 2))
+
+
+def _check_level(level: float) -> None:
+    if not 0 < level < 1:
+        raise InputError(f"level is {level!r}; expected a number between 0 and 1, such as 0.95.")
+
+
+def _replicates(name: str, values: ArrayLike) -> np.ndarray:
+    values = np.asarray(values, dtype=np.float64)
+    if values.ndim != 1 or len(values) == 0 or not np.isfinite(values).all():
+        raise InputError(f"{name} is {values.tolist()!r}; expected one finite number per replicate, at least one.")
+    return values

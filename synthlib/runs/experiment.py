@@ -1,0 +1,217 @@
+"""Experiments: an experiment file and results.yaml -> the steps that the wanted results need. Nothing else is run."""
+
+import ast
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from synthlib import paths
+from synthlib.generation.prompts import MERGED_TRICKS
+from synthlib.settings import SETTINGS, InputError, choose, read_yaml, trick_name
+
+# What an experiment file may say, and the notebook whose parameters a section of it sets.
+SECTIONS = {"generate": "01_generate", "train": "02_train", "evaluate": "03_eval"}
+KEYS = {"title", "note", "results", "datasets", "architectures", "measured", *SECTIONS}
+
+
+@dataclass(frozen=True)
+class Result:
+    """One table or figure: what it claims and which conditions it needs. `stage` is the last notebook it needs."""
+
+    id: str
+    title: str
+    claim: str
+    file: str
+    stage: str
+    tricks: tuple[str, ...]
+    measures: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What an experiment file says. `parameters`: notebook -> the parameters it sets there."""
+
+    name: str
+    title: str
+    note: str
+    results: tuple[Result, ...]
+    datasets: tuple[str, ...]
+    architectures: tuple[str, ...]
+    parameters: dict[str, dict[str, Any]]
+    measured: dict[str, dict[str, float]]
+
+
+@dataclass(frozen=True)
+class PlannedStep:
+    """One notebook, once: its parameters in full, and the names of the steps it comes after."""
+
+    name: str
+    notebook: str
+    parameters: dict[str, Any]
+    after: tuple[str, ...]
+
+    @property
+    def run_dir(self) -> str:
+        """The step's folder, below the root."""
+        return self.parameters["run_dir"]
+
+
+def read_results() -> dict[str, Result]:
+    """Every table and figure that experiments/results.yaml defines."""
+    found = {}
+    for name, content in read_yaml(paths.results_file()).items():
+        tricks = tuple(trick_name(trick) for trick in content["tricks"])
+        stage = choose("stage", content["stage"], paths.STEPS)
+        found[name] = Result(
+            name, content["title"], content["claim"], content["file"], stage, tricks, tuple(content.get("measures", ()))
+        )
+    return found
+
+
+def read_experiment(name: str) -> Experiment:
+    """An experiment by name. InputError for anything unknown in its file."""
+    file = paths.experiment_file(name)
+    experiments = [path.stem for path in file.parent.glob("*.yaml") if path != paths.results_file()]
+    content = read_yaml(paths.experiment_file(choose("experiment", name, sorted(experiments))))
+    for key in content:
+        choose(f"key in {file.name}", key, sorted(KEYS))
+    known = read_results()
+    wanted = [choose("result", result, known) for result in content["results"]]
+    parameters = {notebook: content.get(section) or {} for section, notebook in SECTIONS.items()}
+    return Experiment(
+        name=name,
+        title=content["title"],
+        note=content["note"],
+        results=tuple(known[result] for result in wanted),
+        datasets=tuple(content["datasets"]),
+        architectures=tuple(content["architectures"]),
+        parameters=parameters,
+        measured=content.get("measured") or {},
+    )
+
+
+def notebook_defaults(step: str) -> dict[str, Any]:
+    """The parameters of a notebook and their defaults, from its parameters cell: the only place that holds them."""
+
+    cells = json.loads(paths.notebook(step).read_text(encoding="utf-8"))["cells"]
+    source = next("".join(c["source"]) for c in cells if "parameters" in c["metadata"].get("tags", []))
+    return {n.target.id: ast.literal_eval(n.value) for n in ast.parse(source).body if isinstance(n, ast.AnnAssign)}
+
+
+def complete(step: str, parameters: dict[str, Any]) -> dict[str, Any]:
+    """A notebook's parameters in full: those given, checked and cast, and its defaults for the others.
+
+    InputError for an unknown name (papermill would only warn, and run the default), with the nearest one.
+    """
+    defaults = notebook_defaults(choose("notebook", step, paths.STEPS))
+    for name in parameters:
+        choose(f"parameter of {step}", name, defaults)
+    return asdict(SETTINGS[step].from_parameters(defaults | parameters))
+
+
+def plan_steps(experiment: Experiment, only: Iterable[str] = (), cell: str = "") -> list[PlannedStep]:
+    """The steps of an experiment, each after those it needs.
+
+    With `only`, those that some results need, and a 04_figures of their own; with `cell`, such as T1/digits/merged/resnet,
+    those up to that cell's result rows.
+    """
+    steps: dict[str, PlannedStep] = {}
+    for (dataset, trick, architecture), measures in _conditions(experiment, experiment.results).items():
+        generated = _add_generate(steps, experiment, dataset, trick)
+        if architecture:
+            shared = {
+                "dataset": dataset,
+                "trick": trick,
+                "architecture": architecture,
+                "generated_dir": generated.run_dir,
+            }
+            condition = (dataset, trick, architecture)
+            trained = _add(steps, experiment, "02_train", condition, shared, (generated,))
+            tested = shared | {"trained_dir": trained.run_dir, "measures": list(measures)}
+            _add(steps, experiment, "03_eval", condition, tested, (generated, trained))
+    if cell:
+        return _needed(steps, [f"03_eval/{'-'.join(parse_cell(cell, experiment))}"])
+    known = {result.id: result for result in experiment.results}
+    chosen = [known[choose(f"result of experiment {experiment.name}", name, known)] for name in only]
+    figures = _add_figures(steps, experiment, tuple(chosen) or experiment.results)
+    return _needed(steps, [figures.name])
+
+
+def _needed(steps: dict[str, PlannedStep], names: list[str]) -> list[PlannedStep]:
+    """Some steps and all that come before them, in order."""
+    needed, waiting = set(), list(names)
+    while waiting:
+        needed.add(name := waiting.pop())
+        waiting += steps[name].after
+    return [step for step in steps.values() if step.name in needed]
+
+
+def _conditions(experiment: Experiment, results: tuple[Result, ...]) -> dict[tuple[str, str, str], tuple[str, ...]]:
+    """(data set, trick, architecture or "") -> measures that some results need. Measures of a synthetic set are taken
+    once, with the first architecture."""
+    found: dict[tuple[str, str, str], tuple[str, ...]] = {}
+    for dataset in experiment.datasets:
+        for result in results:
+            architectures = [""] if result.stage == "01_generate" else experiment.architectures
+            for trick in result.tricks:
+                for place, architecture in enumerate(architectures):
+                    key = (dataset, trick, architecture)
+                    measures = result.measures if place == 0 else ()
+                    found[key] = tuple(dict.fromkeys((*found.get(key, ()), *measures)))
+    return found
+
+
+def _add_generate(steps: dict[str, PlannedStep], experiment: Experiment, dataset: str, trick: str) -> PlannedStep:
+    """A 01_generate step; merged sets come after their parts, whose images they take."""
+    parts = []
+    if trick in ("merged", "merged_full"):
+        parts = [_add_generate(steps, experiment, dataset, part) for part in MERGED_TRICKS]
+    parameters = {"dataset": dataset, "trick": trick, "reuse_dirs": [part.run_dir for part in parts], "replace": True}
+    return _add(steps, experiment, "01_generate", (dataset, trick), parameters, tuple(parts))
+
+
+def _add(
+    steps: dict[str, PlannedStep],
+    experiment: Experiment,
+    notebook: str,
+    condition: tuple[str, ...],
+    parameters: dict[str, Any],
+    after: tuple[PlannedStep, ...],
+) -> PlannedStep:
+    name = f"{notebook}/{'-'.join(condition)}"
+    if name not in steps:
+        own = experiment.parameters.get(notebook, {}) | parameters
+        own["run_dir"] = paths.run_dir(experiment.name, notebook, *condition)
+        steps[name] = PlannedStep(name, notebook, complete(notebook, own), tuple(step.name for step in after))
+    return steps[name]
+
+
+def _add_figures(steps: dict[str, PlannedStep], experiment: Experiment, results: tuple[Result, ...]) -> PlannedStep:
+    """The 04_figures step for some results, after every step that they need."""
+    conditions = list(_conditions(experiment, results))
+    tested = [steps[f"03_eval/{'-'.join(condition)}"] for condition in conditions if condition[2]]
+    drawn = list(dict.fromkeys(f"01_generate/{dataset}-{trick}" for dataset, trick, _ in conditions))
+    parameters = {
+        "experiment": experiment.name,
+        "results": [result.id for result in results],
+        "evaluated_dirs": [step.run_dir for step in tested],
+        "generated_dirs": [steps[name].run_dir for name in drawn],
+        "figures_dir": f"figures/{experiment.name}",
+        "wanted": ["/".join(condition) for condition in conditions if condition[2]],
+        "note": experiment.note,
+    }
+    name = ("all",) if results == experiment.results else tuple(result.id for result in results)
+    return _add(steps, experiment, "04_figures", name, parameters, (*(steps[name] for name in drawn), *tested))
+
+
+def parse_cell(text: str, experiment: Experiment) -> tuple[str, str, str]:
+    """A table cell such as T1/digits/merged/resnet -> (data set, trick, architecture)."""
+    parts = text.split("/")
+    if len(parts) != 4:
+        raise InputError(f"cell {text!r} is not RESULT/DATASET/TRICK/ARCHITECTURE, such as T1/digits/merged/resnet.")
+    results = {result.id: result for result in experiment.results}
+    result = results[choose("result", parts[0], results)]
+    dataset = choose("data set", parts[1], experiment.datasets)
+    trick = choose(f"trick of {result.id}", trick_name(parts[2]), result.tricks)
+    return dataset, trick, choose("architecture", parts[3], experiment.architectures)

@@ -1,0 +1,146 @@
+"""Reproduce: which steps of an experiment are not done, and Snakemake to do them, with one line a step."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from synthlib import paths, receipts
+from synthlib.digests import notebook_digest
+from synthlib.runs.experiment import Experiment, PlannedStep
+from synthlib.runs.run import STAMP
+from synthlib.settings import InputError
+
+REDO_AT_MOST_S = 30 * 60  # older code is run again unasked if that takes less, by the times its receipts record
+
+
+def states(steps: list[PlannedStep], verify: bool = False) -> dict[str, str]:
+    """Step name -> "done" or why not. A step after one that will run waits for its outcome."""
+    found: dict[str, str] = {}
+    for step in steps:
+        found[step.name] = receipts.state(step.notebook, step.parameters, verify)
+        waits = [name for name in step.after if found[name] != "done"]
+        if waits and found[step.name] in ("done", "older code"):
+            found[step.name] += f" unless {waits[0]} changes" + (
+                f" (and {len(waits) - 1} more)" if len(waits) > 1 else ""
+            )
+    return found
+
+
+def prepare(steps: list[PlannedStep]) -> None:
+    """Write what Snakemake reads of each step, its parameters and code digest, rewriting only what changed."""
+    for step in steps:
+        file = spec_file(step)
+        content = {"notebook": step.notebook, "code": notebook_digest(step.notebook), "parameters": step.parameters}
+        if receipts.read_json(file) != content:
+            receipts.write_json(file, content)
+
+
+def spec_file(step: PlannedStep) -> Path:
+    """The file that tells `synthlib run` and Snakemake what a step is."""
+    return paths.resolve(step.run_dir) / "step.json"
+
+
+def stamp_file(step: PlannedStep) -> Path:
+    """Snakemake's mark that a step has been looked at; only its receipt says that it is done."""
+    return paths.resolve(step.run_dir) / STAMP
+
+
+def dry_run(experiment: Experiment, steps: list[PlannedStep], cores: int) -> str:
+    """What would run and why, how long it takes and how much it writes, by the last receipts or the file's measured means."""
+    found = states(steps)
+    waiting = [step for step in steps if found[step.name] != "done"]
+    seconds = megabytes = 0.0
+    for step in waiting:
+        receipt = receipts.read_receipt(step.run_dir)
+        measured = experiment.measured.get(step.notebook, {})
+        seconds += receipt["recorded"]["seconds"] if receipt else measured.get("seconds", float("nan"))
+        made = sum(made["bytes"] for made in receipt["outputs"].values()) / 1e6 if receipt else None
+        megabytes += made if receipt else measured.get("megabytes", float("nan"))
+    lines = [f"{step.name:<45} {found[step.name]}" for step in waiting]
+    free = shutil.disk_usage(paths.root()).free / 1e6
+    lines += [
+        f"{len(waiting)} of {len(steps)} steps would run: about {seconds / max(1, min(cores, len(waiting))):.0f} s "
+        f"on {cores} cores (nan: not measured yet), {megabytes:.0f} MB of {free:.0f} MB free."
+    ]
+    return "\n".join(lines)
+
+
+def settle_older_code(steps: list[PlannedStep], redo: bool, keep: bool) -> None:
+    """What to do where only the code differs: with `keep` accept it; else it is redone, if that is short or `redo`."""
+    older = [step for step in steps if receipts.state(step.notebook, step.parameters) == "older code"]
+    if keep:
+        for step in older:
+            receipts.accept_code(paths.resolve(step.run_dir))
+            print(f"kept, made by older code: {step.name}")
+        return
+    folders = [paths.resolve(step.run_dir) for step in older]
+    seconds = sum(receipts.read_json(folder / receipts.RECEIPT)["recorded"]["seconds"] for folder in folders)
+    if seconds >= REDO_AT_MOST_S and not redo:
+        raise InputError(
+            f"{len(older)} steps were made by older code and took {seconds / 60:.0f} minutes; give --redo to run them again "
+            "or --keep to accept them as they are."
+        )
+
+
+def reproduce(experiment: Experiment, steps: list[PlannedStep], only: list[str], cores: int, profile: str) -> None:
+    """Run what is not done of the steps that `plan_steps` gave, for all results or `only` some, through Snakemake.
+
+    Raises InputError naming how many steps failed, and why the first one did.
+    """
+    found = states(steps)
+    waiting = [step for step in steps if found[step.name] != "done"]
+    if not waiting:
+        print(f"All {len(steps)} steps are done; nothing is run.", flush=True)
+        return
+    prepare(steps)
+    for step in waiting:
+        stamp_file(step).unlink(missing_ok=True)
+    log = paths.resolve(paths.run_dir(experiment.name, "snakemake.log"))
+    print(f"{len(waiting)} of {len(steps)} steps to do on {cores} cores; details in {os.path.relpath(log)}", flush=True)
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(paths.root() / "Snakefile")]
+    command += ["--directory", str(paths.root()), "--profile", str(paths.root() / "profiles" / profile)]
+    command += ["--cores", str(cores), "--config", f"experiment={experiment.name}", f"only={','.join(only)}", "--"]
+    command += [str(stamp_file(step).relative_to(paths.root())) for step in steps]
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    with open(log, "w") as file:
+        engine = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment)
+    try:
+        for line in _watch(engine, waiting):
+            print(line, flush=True)
+    except BaseException:
+        engine.terminate()  # Snakemake ends its jobs; their work so far is kept
+        raise
+    failed = [step for step in steps if receipts.state(step.notebook, step.parameters) != "done"]
+    if failed or engine.returncode:
+        raise InputError(f"{len(failed)} steps are not done. {_reason(failed, log)}")
+
+
+def _watch(engine: subprocess.Popen, steps: list[PlannedStep]) -> Iterator[str]:
+    """One line for each step that Snakemake gets done, as it happens."""
+    start, open_steps, done = time.monotonic(), list(steps), 0
+    while open_steps:
+        ended = engine.poll() is not None
+        for step in [step for step in open_steps if stamp_file(step).exists()]:
+            open_steps.remove(step)
+            done += 1
+            receipt = receipts.read_json(paths.resolve(step.run_dir) / receipts.RECEIPT)
+            took = receipt["recorded"]["seconds"] if receipt else float("nan")
+            yield f"[{done:>3}/{len(steps)}] {time.monotonic() - start:5.0f} s  {step.name} ({took:.0f} s)"
+        if ended:
+            break
+        time.sleep(0.2)
+    engine.wait()
+
+
+def _reason(failed: list[PlannedStep], log: Path) -> str:
+    """The last line that the first failed step printed, else where Snakemake's log is."""
+    for step in failed:
+        file = paths.resolve(step.run_dir) / "run.log"
+        lines = file.read_text(encoding="utf-8").strip().splitlines() if file.is_file() else []
+        if lines and not stamp_file(step).exists():
+            return f"{step.name}: {lines[-1]}"
+    return f"See {log}."

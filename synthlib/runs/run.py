@@ -1,0 +1,116 @@
+"""Run: one step is one notebook through papermill, in a kernel of its own. Its receipt says whether it is done."""
+
+import os
+import signal
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from synthlib import paths, receipts
+from synthlib.locks import DRIVER_VARIABLE, process_id
+from synthlib.runs.experiment import complete
+from synthlib.settings import InputError
+
+EXECUTED = "executed.ipynb"
+STAMP = ".stamp"
+
+
+def run_step(notebook: str, parameters: dict[str, Any]) -> str:
+    """Bring one step up to date; "fresh" if its receipt says that it is done, else "done" once its notebook has run.
+
+    Raises InputError (one line) for wrong parameters, for what the notebook itself refuses, and for a dead kernel.
+    """
+    parameters = complete(notebook, parameters)
+    folder = paths.resolve(parameters["run_dir"])
+    fresh = receipts.state(notebook, parameters) == "done"
+    if not fresh:
+        _execute(notebook, parameters, folder)
+        if (left := receipts.state(notebook, parameters)) != "done":
+            raise InputError(f"{notebook} ran to its end, but its receipt in {folder} says: {left}; run it once more.")
+    receipts.write_json(folder / STAMP, receipts.read_json(folder / receipts.RECEIPT)["recorded"]["finished"])
+    return "fresh" if fresh else "done"
+
+
+def _execute(notebook: str, parameters: dict[str, Any], folder: Path) -> None:
+    """Execute a notebook with typed parameters; its cells and outputs land in the step's folder, as executed.ipynb."""
+    import papermill
+    from jupyter_client.manager import AsyncKernelManager
+    from nbclient.exceptions import DeadKernelError
+
+    threads = str(parameters.get("threads", 1))
+    os.environ |= {DRIVER_VARIABLE: process_id(), "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+    os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
+    os.environ |= {"SYNTHLIB_ROOT": str(paths.root()), "HF_HUB_OFFLINE": "1"}
+    receipts.write_atomic(
+        folder / EXECUTED, b"{}\n"
+    )  # a folder that cannot be written is refused before a kernel starts
+    with tempfile.TemporaryDirectory(prefix="synthlib-") as sockets:
+        manager = AsyncKernelManager(kernel_name="python3")
+        if sys.platform != "win32":  # TCP ports may race (papermill issue 511); socket paths must be short
+            manager.transport, manager.ip = "ipc", f"{sockets}/kernel"
+        watch = _Watch(manager)
+        try:
+            papermill.execute_notebook(
+                str(paths.notebook(notebook)),
+                str(folder / EXECUTED),
+                parameters=parameters,
+                cwd=str(paths.root()),
+                progress_bar=False,
+                log_output=True,
+                stdout_file=sys.stdout,
+                stderr_file=sys.stderr,
+                coalesce_streams=True,
+                km=manager,
+            )
+        except papermill.PapermillExecutionError as error:
+            if error.ename == "InputError":
+                raise InputError(error.evalue) from None
+            text = "\n".join(error.traceback)
+            raise SystemExit(
+                f"{text}\n{notebook} failed with {error.ename}: {error.evalue}. Its page: {folder / EXECUTED}"
+            )
+        except DeadKernelError:
+            raise InputError(
+                f"{notebook}: the kernel died ({watch.how_it_died()}); run again, what is finished is kept."
+            )
+        finally:
+            watch.end()
+
+
+class _Watch:
+    """Looks at a kernel's memory while it runs, so that there is something to say if it dies, and ends it."""
+
+    def __init__(self, manager: Any) -> None:
+        self.manager, self.peak, self.process, self.running = manager, 0, None, True
+        self.thread = threading.Thread(target=self._look, daemon=True)
+        self.thread.start()
+
+    def _look(self) -> None:
+        import psutil
+
+        while self.running:
+            self.process = getattr(self.manager.provisioner, "process", None) if self.manager.provisioner else None
+            if self.process is not None:
+                try:
+                    self.peak = max(self.peak, psutil.Process(self.process.pid).memory_info().rss)
+                except psutil.NoSuchProcess:
+                    pass
+            time.sleep(0.25)
+
+    def how_it_died(self) -> str:
+        """The signal or exit code, and the most memory seen."""
+        code = self.process.poll() if self.process else None
+        if code is not None and code < 0:
+            often = ", often out of memory" if -code == signal.SIGKILL else ""
+            return f"killed by signal {-code}{often}; peak seen {self.peak / 1e9:.1f} GB"
+        return f"exit code {code}; peak seen {self.peak / 1e9:.1f} GB"
+
+    def end(self) -> None:
+        """Stop looking, and end the kernel: its receipt is written, or it failed."""
+        self.running = False
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()

@@ -1,0 +1,1 @@
+"""Notebook 02: from synthetic images to classifiers."""

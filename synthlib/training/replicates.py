@@ -1,0 +1,70 @@
+"""All replicates of a condition: one checkpoint each, with its record inside; those that are there already are kept."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+
+from synthlib import digests, receipts
+from synthlib.data.shards import SyntheticSet
+from synthlib.progress import progress
+from synthlib.settings import InputError, TrainSettings
+from synthlib.training.train import METADATA, train
+
+# What a checkpoint does not depend on by name: where things lie, and the trick, which only chose the images.
+PLACES = ("run_dir", "generated_dir", "dataset", "trick")
+
+
+def train_replicates(
+    images: SyntheticSet, settings: TrainSettings, folder: Path
+) -> tuple[list[Path], dict[str, list[float]]]:
+    """Train on each replicate of the images, replicate r with seed + r; return the checkpoints and their history.
+
+    history: columns replicate, epoch, step, loss, train_accuracy_percent. A checkpoint whose key (settings, bytes of the
+    images, code) is current is kept. Raises InputError where a replicate lacks a class or `images_per_class` images of it.
+    """
+    inputs = digests.sha256_json(receipts.output_digests(settings.generated_dir))
+    kept = {name: value for name, value in asdict(settings).items() if name not in PLACES}
+    paths, rows = [], []
+    numbers = sorted(set(images.column("replicate").tolist()))
+    for number in progress(numbers, f"{settings.dataset} {settings.trick} {settings.architecture}", unit="replicate"):
+        path = folder / f"model-r{number}.safetensors"
+        key = receipts.file_key("checkpoints", kept | {"images": inputs, "replicate": number})
+        if not receipts.is_current(path, key):
+            _train_one(images.replicate(number, settings.images_per_class), number, settings, path, key)
+        rows += [{"replicate": number} | row for row in read_record(path)["history"]]
+        paths.append(path)
+    return paths, {name: [row[name] for row in rows] for name in rows[0]}
+
+
+def _train_one(images: SyntheticSet, number: int, settings: TrainSettings, path: Path, key: receipts.FileKey) -> None:
+    counts = images.labels.bincount(minlength=len(images.classes)).tolist()
+    if min(counts) == 0 or (settings.images_per_class and min(counts) < settings.images_per_class):
+        wanted = settings.images_per_class or 1
+        least = images.classes[counts.index(min(counts))]
+        raise InputError(
+            f"replicate {number} has {min(counts)} images of {least!r}; expected at least {wanted}, generate more."
+        )
+    state_file = path.with_suffix(".state")
+    seed = settings.seed + number
+    trained = train(images.images, images.labels, len(images.classes), settings, seed, state_file)
+    record = {
+        "architecture": settings.architecture,
+        "classes": images.classes,
+        "replicate": number,
+        "training_seed": seed,
+        "n_train": len(images.labels),
+        "n_steps": trained.n_steps,
+        "history": trained.history,
+    }
+    receipts.write_keyed(path, safetensors.torch.save(trained.state, {METADATA: json.dumps(record)}), key)
+    state_file.unlink(missing_ok=True)
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """What a checkpoint says of itself: architecture, classes, replicate, training_seed, n_train, n_steps, history."""
+    with safetensors.safe_open(path, "pt") as file:
+        return json.loads(file.metadata()[METADATA])

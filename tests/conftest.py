@@ -1,0 +1,34 @@
+"""What all tests share: a root of their own for runs, settings with a notebook's defaults, real data where it is."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from synthlib import paths
+from synthlib.runs.experiment import complete
+from synthlib.settings import SETTINGS
+
+ROOT = Path(__file__).resolve().parent.parent
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+@pytest.fixture
+def settings(tmp_path):
+    """settings("01_generate", trick=...): a notebook's defaults, with run_dir in a temporary folder."""
+
+    def make(step, **given):
+        return SETTINGS[step](**complete(step, {"run_dir": str(tmp_path / step)} | given))
+
+    return make
+
+
+@pytest.fixture
+def own_root(tmp_path, monkeypatch):
+    """A root of one's own: the checkout's notebooks, experiments and package by link, papermill_runs and figures new."""
+    for name in ("notebooks", "experiments", "synthlib", "profiles", "Snakefile"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    monkeypatch.setenv("SYNTHLIB_ROOT", str(tmp_path))
+    paths.root.cache_clear()
+    yield tmp_path
+    paths.root.cache_clear()

@@ -1,0 +1,273 @@
+"""Notebook 03's promises: two modes that change nothing, rows with every count, diversity one can check by hand."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from synthlib.evaluation import features as feature_spaces
+from synthlib.evaluation.diversity import measure_rows, prdc, vendi, vendi_per_class
+from synthlib.evaluation.evaluate import (
+    Classifier,
+    Logits,
+    accuracy_percent,
+    confusion_matrix,
+    load_logits,
+    per_class_accuracy,
+    result_rows,
+    save_logits,
+)
+from synthlib.evaluation.features import extract_features
+from synthlib.evaluation.predict import predict_authors, predict_eval
+from synthlib.settings import InputError
+from synthlib.training.augment import normalise
+from synthlib.training.models import build_model
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def noise(n: int, size: int = 32) -> torch.Tensor:
+    return torch.randint(0, 256, (n, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def network(architecture: str) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return build_model(architecture, 10, 32)
+
+
+# The two modes
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_no_mode_changes_the_callers_model(training):
+    model = network("resnet").train(training)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    generator = torch.get_rng_state()
+    predict_eval(model, noise(20), 8)
+    predict_authors(model, noise(20), batch_size=8, shuffles=2, seed=1)
+    assert all(module.training == training for module in model.modules())
+    assert all(
+        torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items()
+    )  # parameters and buffers
+    assert len(dict(model.named_buffers())) > 0
+    assert torch.equal(torch.get_rng_state(), generator)
+
+
+def test_eval_mode_is_the_networks_answer_whatever_the_batch():
+    model, images = network("resnet").eval(), noise(20)
+    with torch.no_grad():
+        expected = model(normalise(images))
+    for batch_size in (1, 3, 20, 64):
+        assert torch.allclose(predict_eval(model, images, batch_size), expected, atol=1e-5)
+
+
+def test_authors_mode_uses_the_statistics_of_each_test_batch():
+    """A one-channel batch norm by hand: brightness b of each image becomes (b - mean) / sqrt(variance) of its batch."""
+
+    class Brightness(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = nn.BatchNorm1d(1)
+
+        def forward(self, images):
+            b = self.norm(images.mean((1, 2, 3)).unsqueeze(1))
+            return torch.cat([b, -b], dim=1)
+
+    grey = torch.tensor([10, 30, 70, 90, 130, 200, 250])
+    images = grey.to(torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 4, 4)
+    logits, order = predict_authors(Brightness(), images, batch_size=4, shuffles=3, seed=7)
+    assert logits.shape == (3, 7, 2) and order.shape == (3, 7)
+    for shuffle in range(3):
+        assert sorted(order[shuffle].tolist()) == list(range(7))
+        for rows in (order[shuffle][:4], order[shuffle][4:]):  # the last batch is partial, and kept
+            b = normalise(images).mean((1, 2, 3))[rows]
+            expected = (b - b.mean()) / (b.var(correction=0) + 1e-5).sqrt()
+            assert torch.allclose(logits[shuffle, rows, 0], expected, atol=1e-5)
+    assert not torch.allclose(logits[0], predict_eval(Brightness(), images, 4), atol=0.1)
+
+
+def test_a_vit_without_dropout_agrees_in_both_modes():
+    model, images = network("vit"), noise(40)
+    logits, _ = predict_authors(model, images, batch_size=16, shuffles=2, seed=0)
+    for shuffle in logits:
+        assert torch.allclose(shuffle, predict_eval(model, images, 16), atol=1e-5)
+
+
+def test_a_batch_norm_net_differs_between_the_modes_and_between_shuffles_but_not_between_runs():
+    model, images = network("resnet"), noise(40)
+    logits, order = predict_authors(model, images, batch_size=16, shuffles=2, seed=3)
+    again, same_order = predict_authors(model, images, batch_size=16, shuffles=2, seed=3)
+    assert torch.equal(logits, again) and torch.equal(order, same_order)
+    assert not torch.allclose(logits[0], logits[1], atol=1e-3)
+    assert not torch.allclose(logits[0], predict_eval(model, images, 16), atol=1e-3)
+
+
+def test_dropout_stays_on_in_authors_mode_and_is_seeded():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 64), nn.Dropout(0.5))
+    images = noise(4)
+    logits, _ = predict_authors(model, images, batch_size=4, shuffles=2, seed=0)
+    torch.rand(7)
+    assert torch.equal(logits, predict_authors(model, images, batch_size=4, shuffles=2, seed=0)[0])
+    assert 0.3 < (logits == 0).double().mean() < 0.7
+    assert not (predict_eval(model, images, 4) == 0).any()
+
+
+def test_a_last_batch_of_one_image_does_not_crash_batch_norm_on_a_1x1_map():
+    model = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.BatchNorm2d(3), nn.Flatten())
+    assert predict_authors(model, noise(9), batch_size=4, shuffles=1, seed=0)[0].isfinite().all()
+    with pytest.raises(InputError, match="two or more"):
+        predict_authors(model, noise(1))
+
+
+# Rows and files
+
+# Four images of three classes, predicted 0, 1, 1, 0: two right (the first and the third).
+LABELS = torch.tensor([0, 0, 1, 2])
+LOGITS = torch.tensor([[9.0, 0, 0], [0, 9, 0], [0, 9, 0], [9, 0, 0]])
+ALL_RIGHT = torch.nn.functional.one_hot(LABELS, 3).float()
+
+
+def test_accuracy_and_confusion_by_hand():
+    assert accuracy_percent(LOGITS, LABELS) == 50
+    assert accuracy_percent(torch.stack([LOGITS, ALL_RIGHT]), LABELS) == 75  # the mean over shuffles
+    assert confusion_matrix(LOGITS, LABELS, 3).tolist() == [[1, 1, 0], [0, 1, 0], [1, 0, 0]]
+    assert confusion_matrix(torch.stack([LOGITS, ALL_RIGHT]), LABELS, 3).tolist() == [[3, 1, 0], [0, 2, 0], [1, 0, 1]]
+    assert per_class_accuracy(LOGITS, LABELS, 3).tolist() == [50, 100, 0]
+    assert math.isnan(per_class_accuracy(LOGITS, LABELS, 4)[3])
+
+
+def test_result_rows_carry_both_modes_and_every_count():
+    who = Classifier("digits", "merged", "resnet", 1, generation_seed=11, training_seed=12, n_train=400, n_steps=210)
+    logits = Logits(LOGITS, torch.stack([LOGITS, ALL_RIGHT]), torch.tensor([[0, 1, 2, 3], [3, 2, 1, 0]]), LABELS)
+    in_eval, in_authors = result_rows(who, logits)
+    assert in_eval == {
+        "dataset": "digits", "trick": "merged", "architecture": "resnet", "evaluation_mode": "eval", "replicate": 1,
+        "generation_seed": 11, "training_seed": 12, "n_train": 400, "n_steps": 210, "n_test": 4,
+        "accuracy_percent": 50.0,
+    }  # fmt: skip
+    assert in_authors == in_eval | {"evaluation_mode": "authors", "accuracy_percent": 75.0}
+    assert list(in_authors) == list(in_eval)
+
+
+def test_logits_files_hold_everything_in_the_same_bytes(tmp_path):
+    logits = Logits(LOGITS, torch.stack([LOGITS, ALL_RIGHT]), torch.tensor([[0, 1, 2, 3], [3, 2, 1, 0]]), LABELS)
+    save_logits(tmp_path / "a", logits)
+    save_logits(tmp_path / "b", logits)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    read = load_logits(tmp_path / "a")
+    for name in ("eval", "authors", "order", "labels"):
+        assert torch.equal(getattr(read, name), getattr(logits, name))
+        assert getattr(read, name).dtype == getattr(logits, name).dtype
+
+
+@pytest.mark.parametrize("content", [b"rubbish", None, "truncated"])
+def test_a_damaged_logits_file_is_one_line_that_names_it(tmp_path, content):
+    path = tmp_path / "logits-r0.safetensors"
+    if content == "truncated":
+        save_logits(path, Logits(LOGITS, LOGITS[None], torch.arange(4)[None], LABELS))
+        path.write_bytes(path.read_bytes()[:-8])
+    elif content:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match="logits-r0.safetensors is not a whole logits file") as caught:
+        load_logits(path)
+    assert "\n" not in str(caught.value)
+
+
+# Features and diversity
+
+
+def test_vendi_of_k_equal_clusters_of_orthogonal_directions_is_k():
+    for k in (1, 2, 5):
+        clusters = 3 * torch.eye(8)[:k].repeat_interleave(4, dim=0)  # lengths do not count, directions do
+        assert vendi(clusters) == pytest.approx(k)
+        assert vendi(clusters.repeat(5, 1)) == pytest.approx(k)  # more rows than dimensions: the other Gram matrix
+
+
+def test_vendi_weighs_clusters_by_size_and_leaves_blank_rows_out():
+    three_to_one = torch.eye(4)[[0, 0, 0, 1]]
+    expected = math.exp(-(0.75 * math.log(0.75) + 0.25 * math.log(0.25)))
+    assert vendi(three_to_one) == pytest.approx(expected)
+    assert vendi(torch.cat([three_to_one, torch.zeros(3, 4)])) == pytest.approx(expected)
+    assert vendi(torch.zeros(3, 4)) == 1
+
+
+def test_vendi_per_class_looks_within_each_class():
+    features, labels = torch.eye(4)[[0, 1, 2, 2]], torch.tensor([0, 0, 3, 3])
+    assert vendi_per_class(features, labels) == {0: pytest.approx(2), 3: pytest.approx(1)}
+
+
+def points(*values: float) -> torch.Tensor:
+    return torch.tensor(values).unsqueeze(1)
+
+
+def test_precision_recall_density_coverage_of_points_on_a_line():
+    """Real 0, 1, 2, 3 and generated 0, 0.5, 10: with k = 1 every real ball has radius 1.
+
+    Generated balls: 0.5, 0.5 and 9.5 (10 reaches back to 0.5). 0 and 0.5 each lie in the balls of 0 and 1:
+    precision 2/3, density (2 + 2 + 0) / 3. Real 0 and 1 lie in small generated balls, 1, 2 and 3 in the large one:
+    recall 1. Real balls with a generated row in them are those of 0 and 1: coverage 1/2.
+    """
+    result = prdc(points(0, 1, 2, 3), points(0, 0.5, 10), k=1)
+    assert result.precision == pytest.approx(2 / 3)
+    assert result.density == pytest.approx(4 / 3)
+    assert result.recall == 1
+    assert result.coverage == 0.5
+
+
+def test_recall_falls_with_collapse_and_precision_does_not():
+    real = points(0, 1, 2, 3, 4, 5, 6, 7)
+    collapsed = points(3.0, 3.1, 2.9, 3.05)  # k = 1: balls of radius 0.05, 0.05, 0.1 and 0.05 hold the real 3 only
+    result = prdc(real, collapsed, k=1)
+    assert result.precision == 1 and result.recall == 1 / 8
+    same = prdc(real, real, k=1)
+    assert (same.precision, same.recall, same.coverage) == (1, 1, 1)
+
+
+def test_the_number_of_neighbours_is_capped_by_the_smaller_set():
+    assert prdc(points(0, 1, 2), points(0, 1), k=5) == prdc(points(0, 1, 2), points(0, 1), k=1)
+    with pytest.raises(InputError, match="two or more"):
+        prdc(points(0, 1, 2), points(0))
+
+
+def test_measure_rows_are_rows_of_measures_csv():
+    features, labels = torch.eye(4)[[0, 1, 2, 2]], torch.tensor([0, 0, 1, 1])
+    who = {"dataset": "digits", "trick": "merged", "replicate": 0, "feature_space": "pixels-v1"}
+    rows = measure_rows(["vendi_per_class", "recall"], features, labels, features, **who)
+    assert rows == [
+        {**who, "measure": "vendi_per_class", "value": 1.5, "n": 4},
+        {**who, "measure": "recall", "value": 1.0, "n": 4},
+    ]
+    assert list(rows[0]) == ["dataset", "trick", "replicate", "measure", "feature_space", "value", "n"]
+    with pytest.raises(InputError, match="did you mean 'recall'"):
+        measure_rows(["recal"], features, labels, features, **who)
+    with pytest.raises(InputError, match="need real images"):
+        measure_rows(["recall"], features, labels, None, **who)
+
+
+def test_pixel_features_ignore_brightness():
+    images = noise(3) // 2
+    features = extract_features(images, "pixels-v1")
+    assert features.shape == (3, 3072) and features.dtype == torch.float32
+    assert torch.allclose(features, extract_features(images + 100, "pixels-v1"), atol=1e-5)
+    assert vendi(features[[0, 0, 0]]) == pytest.approx(1)
+
+
+def test_an_unknown_feature_space_names_the_nearest():
+    with pytest.raises(InputError, match="did you mean 'pixels-v1'"):
+        extract_features(noise(1), "pixels")
+    assert feature_spaces.FEATURE_SPACES == ("pocket-referee-v1", "pixels-v1")
+
+
+def test_the_pocket_referee_gives_one_row_an_image():
+    referee = pytest.importorskip("synthlib.pocket.referee")
+    assert referee
+    features = extract_features(noise(5), "pocket-referee-v1")
+    assert features.ndim == 2 and len(features) == 5 and features.dtype == torch.float32

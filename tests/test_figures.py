@@ -1,0 +1,258 @@
+"""The figures: what is drawn is what the data say, and a saved figure repeats byte for byte."""
+
+import re
+import subprocess
+import sys
+import zlib
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+from synthlib.results import figures, rows, tables
+from synthlib.settings import InputError
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
+
+
+def t1(*architectures):
+    """T1: base 60 [56, 64] in eval mode, merged 70 [65, 75], authors' mode 5 points more; class prompt not run."""
+    lines = []
+    for architecture in architectures:
+        for trick, mean, half in (("base_class", 60.0, 4.0), ("merged", 70.0, 5.0), ("class_prompt", np.nan, np.nan)):
+            for mode, bonus in (("eval", 0), ("authors", 5)):
+                lines.append(
+                    ["digits", trick, architecture, mode, mean + bonus, mean + bonus - half, mean + bonus + half]
+                )
+    columns = ["dataset", "trick", "architecture", "evaluation_mode", "accuracy_percent", "ci_low", "ci_high"]
+    table = pd.DataFrame(lines, columns=columns).assign(published_percent="not available", status="run")
+    table.loc[table["accuracy_percent"].isna(), "status"] = "not run: no GPU"
+    return table
+
+
+def points(ax, marker):
+    return sorted(
+        tuple(map(float, (line.get_xdata()[0], line.get_ydata()[0])))
+        for line in ax.lines
+        if line.get_marker() == marker
+    )
+
+
+def texts(ax):
+    return [text.get_text() for text in ax.texts]
+
+
+# --- F2 ---------------------------------------------------------------------------------------------------------------
+
+
+def test_modes_differ_by_marker_and_by_colour():
+    ax = figures.plot_accuracy_by_trick(t1("cnn"))
+    assert [x for x, _ in points(ax, "o")] == [60, 70] and [x for x, _ in points(ax, "s")] == [65, 75]
+    colours = {line.get_marker(): line.get_color() for line in ax.lines if line.get_marker() in ("o", "s")}
+    assert colours["o"] != colours["s"]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["eval mode", "authors' mode"]
+
+
+def test_the_bar_is_the_interval():
+    ax = figures.plot_accuracy_by_trick(t1("cnn"))
+    bars = sorted(tuple(map(float, line.get_xdata())) for line in ax.lines if len(line.get_xdata()) == 2)
+    assert bars == [(56, 64), (61, 69), (65, 75), (70, 80)]
+
+
+def test_tricks_come_in_canonical_order_and_what_was_not_run_says_so():
+    ax = figures.plot_accuracy_by_trick(t1("cnn"))
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["base class", "class prompt", "merged"]
+    assert texts(ax) == ["not run"]
+
+
+def test_a_published_value_is_drawn_where_there_is_one():
+    table = t1("cnn")
+    table["published_percent"] = table["published_percent"].astype(object)
+    table.loc[1, "published_percent"] = 60.5
+    assert points(figures.plot_accuracy_by_trick(table), "*") == [(60.5, pytest.approx(0.14))]
+    assert points(figures.plot_accuracy_by_trick(t1("cnn")), "*") == []
+
+
+def test_one_panel_an_architecture_on_one_scale():
+    table = t1("cnn", "vit")
+    table.loc[(table["architecture"] == "vit") & (table["trick"] == "merged"), ["accuracy_percent", "ci_high"]] += 15
+    axes = figures.accuracy_figure(table).axes
+    assert [ax.get_title(loc="left") for ax in axes] == ["digits, cnn", "digits, vit"]
+    assert axes[0].get_xlim() == axes[1].get_xlim() and axes[0].get_xlim()[1] > 95  # 80 + 15: nothing is cut off
+
+
+def test_a_panel_refuses_to_mix_architectures():
+    with pytest.raises(InputError, match=r"\['cnn', 'vit'\]; expected one"):
+        figures.plot_accuracy_by_trick(t1("cnn", "vit"))
+
+
+def test_figures_draw_a_table_as_the_tables_module_makes_it():
+    lines = [
+        ["digits", trick, "cnn", mode, r, r, r, 100, 50, 10, 60 + r]
+        for trick in ("base_class", "merged")
+        for mode in ("eval", "authors")
+        for r in range(3)
+    ]
+    table = pd.DataFrame(lines, columns=rows.ROW_COLUMNS)
+    published = pd.DataFrame(
+        columns=["dataset", "method", "classifier", "accuracy_percent", "setting", "source"], dtype=str
+    )
+    table = tables.accuracy_by_trick(table, published, [("digits", "class_prompt", "cnn")])
+    ax = figures.accuracy_figure(table).axes[0]
+    assert [x for x, _ in points(ax, "o")] == [61, 61] and texts(ax) == ["not run"]
+
+
+# --- F1, images -------------------------------------------------------------------------------------------------------
+
+
+def test_the_sample_grid_puts_each_image_in_its_cell():
+    # two tricks x two classes, four images of 8 x 8 pixels a cell, all of one grey: 10, 20 / 30, not run
+    cell = [np.full((4, 3, 8, 8), grey, np.uint8) for grey in (10, 20, 30)]
+    ax = figures.plot_sample_grid([[cell[0], cell[1]], [cell[2], None]], ["base class", "merged"], ["zero", "one"])
+    canvas = ax.images[0].get_array()
+    assert canvas.shape == (17 + 3 + 17, 17 + 3 + 17, 3)  # cells of 8 + 1 + 8 pixels, 3 apart
+    assert [canvas[0, 0, 0], canvas[16, 36, 0], canvas[20, 16, 0]] == [10, 20, 30]
+    assert canvas[8, 0, 0] == 255  # the gap in a cell
+    assert texts(ax) == ["not run"]
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["zero", "one"]
+
+
+def test_images_keep_their_colours_and_take_tensors():
+    torch = pytest.importorskip("torch")
+    red = torch.zeros(1, 3, 4, 4, dtype=torch.uint8)
+    red[:, 0] = 255
+    ax = figures.plot_images(red, ["a red square"])
+    assert ax.images[0].get_array()[0, 0].tolist() == [255, 0, 0] and texts(ax) == ["a red square"]
+
+
+@pytest.mark.parametrize("images", [np.zeros((2, 4, 4, 3), np.uint8), np.zeros((2, 3, 4, 4), np.float32)])
+def test_images_of_another_kind_are_refused(images):
+    with pytest.raises(InputError, match="expected uint8"):
+        figures.plot_images(images)
+
+
+# --- F3, F4 -----------------------------------------------------------------------------------------------------------
+
+
+def test_confusion_prints_each_share_and_leaves_zeros_empty():
+    ax = figures.plot_confusion([[80, 20], [0, 100]], ["cat", "sea_lake"])
+    assert sorted(texts(ax)) == ["100", "20", "80"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["cat", "sea lake"]
+    with pytest.raises(InputError, match=r"expected \(3, 3\)"):
+        figures.plot_confusion([[80, 20], [0, 100]], ["a", "b", "c"])
+
+
+def test_confusions_of_two_tricks_stand_side_by_side_with_one_colour_scale():
+    figure = figures.confusion_figure({"base class": [[80, 20], [0, 100]], "merged": [[90, 10], [0, 100]]}, ["a", "b"])
+    base, merged, bar = figure.axes
+    assert [ax.get_title(loc="left") for ax in (base, merged)] == ["base class", "merged"]
+    assert sorted(texts(merged)) == ["10", "100", "90"] and bar.get_ylabel() == "% of the true class"
+
+
+def diversity(measures=("vendi_per_class",)):
+    lines = [
+        ["digits", trick, "cnn", "eval", r, measure, "pixels", 4 + i + r, 60 + i + 2 * r]
+        for measure in measures
+        for i, trick in enumerate(("base_class", "merged"))
+        for r in range(3)
+    ]
+    columns = ["dataset", "trick", "architecture", "evaluation_mode", "replicate", "measure", "feature_space", "value"]
+    return pd.DataFrame(lines, columns=[*columns, "accuracy_percent"])
+
+
+def test_diversity_has_a_mark_a_condition_and_a_dot_a_replicate():
+    ax = figures.plot_diversity_against_accuracy(diversity())
+    means = [
+        (float(line.get_xdata()[0]), float(line.get_ydata()[0])) for line in ax.lines if len(line.get_xdata()) == 1
+    ]
+    assert means == [(5, 62), (6, 63)]
+    assert [len(line.get_xdata()) for line in ax.lines] == [3, 1, 3, 1]
+    marks = {(line.get_marker(), line.get_color()) for line in ax.lines}
+    assert len({marker for marker, _ in marks}) == len({colour for _, colour in marks}) == 2
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["base class", "merged"]
+
+
+def test_diversity_has_a_panel_a_measure_and_one_legend():
+    figure = figures.diversity_figure(diversity(("vendi_per_class", "recall")))
+    assert len(figure.axes) == 2 and len(figure.legends) == 1
+    assert not any(ax.get_legend() for ax in figure.axes)
+    with pytest.raises(InputError, match="authors"):
+        figures.diversity_figure(diversity(), "authors")
+
+
+# --- notebooks 01 and 02 ----------------------------------------------------------------------------------------------
+
+
+def test_the_guidance_histogram_counts_every_image():
+    for guidance in (np.linspace(1, 5, 40), np.full(40, 7.5)):
+        ax = figures.plot_guidance_histogram(guidance, "random_guidance")
+        assert sum(bar.get_height() for bar in ax.patches) == 40
+
+
+def test_history_draws_the_mean_over_replicates():
+    history = {"replicate": [0, 0, 1, 1], "epoch": [1, 2, 1, 2], "loss": [2.0, 1.0, 4.0, 3.0]}
+    ax = figures.plot_history(history | {"train_accuracy_percent": [10, 20, 30, 40]})
+    assert list(ax.lines[-1].get_ydata()) == [3, 2]
+    assert list(ax.figure.axes[1].lines[-1].get_ydata()) == [20, 30]
+
+
+# --- style and saving -------------------------------------------------------------------------------------------------
+
+
+def test_a_plot_goes_into_the_axes_it_is_given():
+    ax = plt.subplots()[1]
+    assert figures.plot_guidance_histogram([1.0, 2.0], "merged", ax) is ax
+
+
+def test_a_saved_figure_repeats_byte_for_byte(tmp_path):
+    made = [
+        figures.save_figure(figures.accuracy_figure(t1("cnn")), tmp_path / name, "A miniature.") for name in ("a", "b")
+    ]
+    assert [path.name for path in made[0]] == ["a.png", "a.pdf"]
+    assert [path.read_bytes() for path in made[0]] == [path.read_bytes() for path in made[1]]
+    png, pdf = (path.read_bytes() for path in made[0])
+    assert b"Software" not in png and b"CreationDate" not in pdf
+
+
+def test_the_pdf_embeds_truetype_fonts(tmp_path):
+    figure = figures.plot_guidance_histogram([1.0, 2.0], "merged").figure
+    pdf = figures.save_figure(figure, tmp_path / "a", "note")[1].read_bytes()
+    packed = re.findall(rb"FlateDecode.*?stream\r?\n(.*?)\r?\nendstream", pdf, re.DOTALL)
+    pdf += b"".join(map(zlib.decompress, packed))
+    assert b"/FontFile2" in pdf and b"/Type3" not in pdf
+
+
+def test_every_saved_figure_carries_its_note_once(tmp_path):
+    figure = figures.plot_guidance_histogram([1.0, 2.0], "merged").figure
+    for note in ("first note", "Miniature: not the paper's numbers"):
+        figures.save_figure(figure, tmp_path / "a", note)
+    assert figure.get_supxlabel() == "Miniature: not the paper's numbers"
+    assert figure.texts.count(figure._supxlabel) == 1
+
+
+@pytest.mark.parametrize("architectures", [("cnn",), ("cnn", "vit", "resnet50")])
+def test_nothing_is_cut_off_and_the_note_overlaps_nothing(architectures):
+    figure = figures.accuracy_figure(t1(*architectures))
+    figures.add_note(figure, "Miniature: embedded model, scikit-learn digits; not the paper's numbers. " * 3)
+    figure.canvas.draw()
+    whole, inside = figure.bbox, figure.get_tightbbox()
+    inside = [edge * figure.dpi for edge in (inside.x0, inside.y0, inside.x1, inside.y1)]
+    assert inside[0] >= -1 and inside[1] >= -1 and inside[2] <= whole.x1 + 1 and inside[3] <= whole.y1 + 1
+    note = figure._supxlabel.get_window_extent()
+    assert all(ax.get_tightbbox().y0 >= note.y1 for ax in figure.axes)
+
+
+def test_figures_import_without_pandas_seaborn_and_torch():
+    heavy = {"torch", "pandas", "seaborn", "scipy"}
+    code = f"import sys, synthlib.results.figures; print(sorted({heavy} & set(sys.modules)))"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.strip() == "[]"

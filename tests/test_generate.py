@@ -1,0 +1,209 @@
+"""Same input, same output: an image is a function of its row, whatever the shards, the order and the interruptions."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from synthlib import paths
+from synthlib.data.shards import load_shards, read_table
+from synthlib.generation import checkpoints, sampler
+from synthlib.generation.generate import generate, open_plan
+from synthlib.settings import InputError
+
+QUICK = {"num_inference_steps": 3, "classes": ["three", "seven"], "batch_size": 4, "device": "cpu"}
+
+
+def images_of(files):
+    """image_id -> sha256 of its encoded bytes."""
+    rows = [row for path in files[:-1] for row in read_table(path).to_pylist()]
+    found = {row["image_id"]: hashlib.sha256(row["image"]["bytes"]).hexdigest() for row in rows}
+    assert len(found) == len(rows)
+    return found
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """How many blocks were drawn."""
+    calls = []
+    real = sampler.draw
+    monkeypatch.setattr(sampler, "draw", lambda *given: calls.append(1) or real(*given))
+    return calls
+
+
+@pytest.fixture
+def make(settings, tmp_path):
+    def make(folder, **given):
+        return generate(open_plan(settings("01_generate", **(QUICK | {"run_dir": str(tmp_path / folder)} | given))))
+
+    return make
+
+
+def test_one_three_and_seven_shards_and_more_images_later_give_the_same_bytes(make, drawn):
+    one = images_of(make("one", trick="random_guidance", images_per_class=10, shard_rows=20))
+    for rows in (7, 3):
+        assert images_of(make(f"{rows}", trick="random_guidance", images_per_class=10, shard_rows=rows)) == one
+    few = images_of(make("later", trick="random_guidance", images_per_class=6))
+    blocks = len(drawn)
+    more = images_of(make("later", trick="random_guidance", images_per_class=10))
+    assert few.items() <= more.items() and more == one
+    assert len(drawn) - blocks == 2 * 2  # of each class only the blocks that hold images 6 to 9
+
+
+def test_a_finished_set_and_another_shard_layout_draw_nothing(make, drawn):
+    first = images_of(make("a", trick="class_prompt", images_per_class=4, shard_rows=8))
+    blocks = len(drawn)
+    assert images_of(make("a", trick="class_prompt", images_per_class=4, shard_rows=8)) == first
+    again = make("a", trick="class_prompt", images_per_class=4, shard_rows=3)
+    assert images_of(again) == first and len(again) == 4
+    assert len(drawn) == blocks
+    assert len(list(Path(again[0]).parent.glob("shard-*.parquet"))) == 3  # the old layout is gone
+
+
+def test_merged_draws_nothing_where_its_sources_exist(make, drawn, tmp_path):
+    parts = {}
+    for trick in ("class_prompt", "multi_domain", "random_guidance"):
+        parts |= images_of(make(trick, trick=trick, images_per_class=6))
+    blocks = len(drawn)
+    merged = images_of(make("merged", trick="merged", images_per_class=6, reuse_dirs=[str(tmp_path / t) for t in (
+        "class_prompt", "multi_domain", "random_guidance")]))  # fmt: skip
+    assert len(drawn) == blocks
+    assert merged.items() <= parts.items() and len(merged) == 12
+    assert images_of(make("alone", trick="merged", images_per_class=6)) == merged  # drawn anew: the same bytes
+
+
+def test_a_truncated_shard_is_drawn_again_to_the_same_bytes(make, capsys):
+    files = make("cut", trick="class_prompt", images_per_class=4)
+    whole = files[0].read_bytes()
+    files[0].write_bytes(whole[:-100])
+    assert make("cut", trick="class_prompt", images_per_class=4)[0].read_bytes() == whole
+    assert "damaged" in capsys.readouterr().out
+
+
+def test_a_folder_of_another_plan_is_refused_and_left_alone(make):
+    files = make("mine", trick="class_prompt", images_per_class=2)
+    with pytest.raises(InputError, match="another plan's shards"):
+        make("mine", trick="class_prompt", images_per_class=2, num_inference_steps=4)
+    assert files[0].is_file()
+    make("mine", trick="class_prompt", images_per_class=2, num_inference_steps=4, replace=True)
+
+
+def test_shards_keep_what_made_each_image(make):
+    images = load_shards(make("rows", trick="multi_domain", images_per_class=2)[:-1])
+    assert images.classes == ["three", "seven"] and images.labels.tolist() == [0, 0, 1, 1]
+    assert images.images.shape == (4, 3, 32, 32) and images.images.dtype == torch.uint8
+    assert images.column("prompt").tolist()[:2] == ["a photo of a three", "a drawing of a three"]
+
+
+@pytest.fixture(scope="module")
+def embedded():
+    return checkpoints.open_checkpoint("")
+
+
+def test_sampler_agrees_with_the_diffusers_pipeline_image_by_image(embedded):
+    from diffusers import DDIMScheduler, StableDiffusionPipeline
+
+    pipeline = StableDiffusionPipeline.from_pretrained(embedded.folder)
+    pipeline.scheduler = DDIMScheduler(**checkpoints.DDIM)
+    pipeline.set_progress_bar_config(disable=True)
+    prompts, scales, seeds = ["a photo of a three", "seven", "an image of a two"], [7.5, 1.0, 2.5], [3, 2**63 + 5, 11]
+    text = checkpoints.encode_prompts(embedded, ["", *prompts])
+    ours = sampler.draw(embedded, text[1:], text[:1], torch.tensor(scales), seeds, 10, 32, 32)
+    for image, prompt, scale, seed in zip(ours, prompts, scales, seeds, strict=True):
+        latents = sampler.initial_noise([seed], (4, 8, 8))
+        given = {"num_inference_steps": 10, "guidance_scale": scale, "latents": latents, "output_type": "np"}
+        theirs = pipeline(prompt, **given).images[0]
+        assert np.abs(image.numpy() - theirs * 255).max() <= 1.01  # rounding of a last bit
+
+
+def test_guidance_one_skips_the_pass_without_text(embedded, monkeypatch):
+    sizes = []
+    forward = embedded.unet.forward
+    monkeypatch.setattr(embedded.unet, "forward", lambda x, *a, **k: sizes.append(len(x)) or forward(x, *a, **k))
+    text = checkpoints.encode_prompts(embedded, ["", "two", "two", "two"])
+    sampler.draw(embedded, text[1:], text[:1], torch.tensor([1.0, 3.0, 1.0]), [1, 2, 3], 2, 32, 32)
+    assert sizes == [4, 4]
+
+
+def test_own_classes_with_a_tiny_checkpoint_of_stable_diffusions_layout(tiny_sd, tmp_path):
+    from torchvision.datasets import ImageFolder
+
+    from synthlib.cli import main
+
+    words = ["--classes", "dog", "cat", "--n_samples", "1", "--n_iter", "2", "--ddim_steps", "2", "--batch_size", "2"]
+    assert (
+        main(["generate", *words, "--outdir", str(tmp_path / "out"), "--model", str(tiny_sd), "--device", "cpu"]) == 0
+    )
+    found = ImageFolder(tmp_path / "out")
+    assert found.classes == ["cat", "dog"] and len(found) == 4 and found[0][0].size == (64, 64)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--classes", "three", "dog"], "knows only: 3d"),
+        (["--classes", "three", "--H", "30"], "multiples of 8"),
+        (["--classes", "three", "--model", "nowhere"], "no model_index.json"),
+        (["--classes", "three", "--n_iter", "0"], "n_iter is 0"),
+        (["--classes", "three", "--trick", "clas_prompt"], "did you mean 'class_prompt'"),
+        (["--classes", "three", "--min_scale", "6"], "at most max_scale"),
+        (["--classes", " "], "folder"),
+        (["--classes", "three", "--trick", "multi_domain", "--domains", "oil"], "does not know 'oil'"),
+        (["--classes", "three", "--device", "tpu9"], "device"),
+    ],
+)
+def test_bad_input_is_one_line_and_not_zero(words, said, tmp_path, capsys):
+    from synthlib.cli import main
+
+    assert main(["generate", "--outdir", str(tmp_path / "out"), "--n_samples", "1", "--n_iter", "1", *words]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert said in lines[-1] and lines[-1].startswith("synthlib: ")
+    assert not list(tmp_path.rglob("*.png")) and not list(tmp_path.rglob("*.parquet"))
+
+
+def test_a_truncated_checkpoint_is_one_line(tiny_sd, tmp_path):
+    import shutil
+
+    shutil.copytree(tiny_sd, tmp_path / "cut")
+    weights = tmp_path / "cut" / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    with pytest.raises(InputError, match="cannot open the checkpoint"):
+        checkpoints.open_checkpoint(str(tmp_path / "cut"))
+
+
+@pytest.fixture(scope="session")
+def tiny_sd(tmp_path_factory):
+    """A diffusers folder of Stable Diffusion v1's layout, tiny, with random weights and a byte-pair tokenizer."""
+    import json
+
+    from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    folder = tmp_path_factory.mktemp("tiny_sd")
+    torch.manual_seed(0)
+    letters = [chr(i) for i in range(33, 127)]
+    vocabulary = letters + [f"{x}</w>" for x in letters] + ["<|startoftext|>", "<|endoftext|>"]
+    (folder / "tokenizer").mkdir()
+    (folder / "tokenizer" / "vocab.json").write_text(json.dumps({x: i for i, x in enumerate(vocabulary)}))
+    (folder / "tokenizer" / "merges.txt").write_text("#version: 0.2\n")
+    special = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>"}
+    config = special | {"pad_token": "<|endoftext|>", "model_max_length": 77, "tokenizer_class": "CLIPTokenizer"}
+    (folder / "tokenizer" / "tokenizer_config.json").write_text(json.dumps(config))
+    n = len(vocabulary)
+    text = CLIPTextConfig(vocab_size=n, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+                          bos_token_id=n - 2, eos_token_id=n - 1, pad_token_id=n - 1)  # fmt: skip
+    CLIPTextModel(text).save_pretrained(folder / "text_encoder")
+    UNet2DConditionModel(
+        sample_size=8, block_out_channels=(32, 64), layers_per_block=1, cross_attention_dim=32, attention_head_dim=8,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+    ).save_pretrained(folder / "unet")  # fmt: skip
+    AutoencoderKL(
+        block_out_channels=(32, 32, 32, 32), down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4, latent_channels=4, norm_num_groups=8,
+    ).save_pretrained(folder / "vae")  # fmt: skip
+    PNDMScheduler(skip_prk_steps=True).save_pretrained(folder / "scheduler")
+    (folder / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline"}))
+    assert paths.embedded_model() != folder
+    return folder

@@ -1,0 +1,403 @@
+"""The tables: two small data sets whose accuracies, intervals and differences can be worked out by hand."""
+
+import hashlib
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from safetensors.numpy import save_file
+
+from synthlib import paths
+from synthlib.results import report, rows, tables
+from synthlib.settings import InputError
+
+PUBLISHED = pd.DataFrame(
+    {
+        "dataset": ["cifar10", "cifar10", "cifar10"],
+        "method": ["base class", "best tricks", "base class"],
+        "classifier": ["ResNet50", "ResNet50", "ResNet50"],
+        "accuracy_percent": [60.5, 81.0, 35.3],
+        "setting": ["synthetic only, this paper", "synthetic only, this paper", "synthetic only"],
+        "source": ["authors' README", "authors' README", "a peer's Table 1"],
+    }
+)
+LABELS = np.arange(10) % 2  # ten test images of two classes
+
+
+def logits_with(right: np.ndarray) -> np.ndarray:
+    """float32 [..., N, 2] whose argmax is the label where `right` [..., N], else the other class."""
+    predicted = np.where(right, LABELS, 1 - LABELS)
+    return np.eye(2, dtype=np.float32)[predicted]
+
+
+def finish(folder) -> None:
+    """What 03_eval's receipt says about the files of a folder."""
+    outputs = {}
+    for path in sorted(folder.iterdir()):
+        data = path.read_bytes()
+        outputs[path.name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    (folder / "receipt.json").write_text(json.dumps({"notebook": "03_eval", "outputs": outputs}))
+
+
+def evaluated(root, trick, hits, dataset="digits", architecture="cnn", n_train=100, measures=(), bonus=1):
+    """An 03_eval folder: replicate r has hits[r] of 10 right in eval mode, and `bonus` more in the second shuffle."""
+    folder = root / f"{dataset}-{trick}-{architecture}"
+    folder.mkdir(parents=True)
+    table = []
+    for replicate, n in enumerate(hits):
+        right = np.arange(10) < n
+        shuffles = np.stack([right, np.arange(10) < n + bonus])
+        tensors = {"eval": logits_with(right), "authors": logits_with(shuffles), "labels": LABELS}
+        save_file(tensors | {"order": np.tile(np.arange(10), (2, 1))}, folder / f"logits-r{replicate}.safetensors")
+        for mode, accuracy in (("eval", 10 * n), ("authors", 10 * n + 5 * bonus)):
+            table.append(
+                [
+                    dataset,
+                    trick,
+                    architecture,
+                    mode,
+                    replicate,
+                    10 + replicate,
+                    20 + replicate,
+                    n_train,
+                    50,
+                    10,
+                    accuracy,
+                ]
+            )
+    pd.DataFrame(table, columns=rows.ROW_COLUMNS).to_csv(folder / "results.csv", index=False)
+    if measures:
+        lines = [[dataset, trick, r, "vendi_per_class", "pixels", value, 50] for r, value in enumerate(measures)]
+        pd.DataFrame(lines, columns=rows.MEASURE_COLUMNS).to_csv(folder / "measures.csv", index=False)
+    finish(folder)
+    return str(folder)
+
+
+@pytest.fixture
+def dirs(tmp_path):
+    """merged named first: the tables must put it after base class."""
+    merged = evaluated(tmp_path, "merged", [7, 8, 9], measures=[3.0, 4.0, 5.0])
+    return [merged, evaluated(tmp_path, "base_class", [5, 7, 6], measures=[2.0, 2.5, 3.0])]
+
+
+def one(table, **values):
+    chosen = table
+    for column, value in values.items():
+        chosen = chosen[chosen[column] == value]
+    assert len(chosen) == 1
+    return chosen.iloc[0]
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+def test_rows_of_all_folders_come_in_canonical_order(dirs):
+    read = rows.read_evaluations(dirs)
+    assert len(read) == 2 * 2 * 3
+    assert list(dict.fromkeys(read["trick"])) == ["base_class", "merged"]
+    assert read["replicate"].tolist()[:6] == [0, 1, 2, 0, 1, 2]
+    assert read["accuracy_percent"].tolist()[:6] == [50, 70, 60, 55, 75, 65]  # eval before authors
+
+
+def test_a_folder_without_results_names_the_notebook_to_run(tmp_path):
+    with pytest.raises(InputError, match=r"no results.csv in .*run notebooks/03_eval.ipynb"):
+        rows.read_evaluations([tmp_path / "nothing"])
+    with pytest.raises(InputError, match=r"run notebooks/03_eval.ipynb"):
+        rows.read_evaluations([])
+
+
+def test_results_without_rows_name_the_notebook_to_run(tmp_path):
+    (tmp_path / "results.csv").write_text(",".join(rows.ROW_COLUMNS) + "\n")
+    finish(tmp_path)
+    with pytest.raises(InputError, match=r"has no row.*run notebooks/03_eval.ipynb"):
+        rows.read_evaluations([tmp_path])
+
+
+def test_a_file_changed_after_its_receipt_is_refused(dirs):
+    path = f"{dirs[0]}/results.csv"
+    with open(path, "a") as file:
+        file.write("\n")
+    with pytest.raises(InputError, match="damaged"):
+        rows.read_evaluations(dirs)
+
+
+def test_a_folder_named_twice_is_refused(dirs):
+    with pytest.raises(InputError, match="once"):
+        rows.read_evaluations([dirs[0], dirs[0]])
+
+
+def test_correctness_is_per_image_and_authors_mode_is_the_mean_over_shuffles(dirs):
+    correct = rows.read_correct(dirs)
+    assert set(correct) == {("digits", t, "cnn", m) for t in ("base_class", "merged") for m in ("eval", "authors")}
+    base = correct["digits", "base_class", "cnn", "eval"]
+    assert base.shape == (3, 10) and base.sum(axis=1).tolist() == [5, 7, 6]
+    authors = correct["digits", "base_class", "cnn", "authors"]
+    assert authors[0].tolist() == [1, 1, 1, 1, 1, 0.5, 0, 0, 0, 0]
+
+
+def test_logits_that_contradict_the_stated_accuracy_are_refused(tmp_path):
+    folder = evaluated(tmp_path, "merged", [7])
+    frame = pd.read_csv(f"{folder}/results.csv")
+    frame.loc[0, "accuracy_percent"] = 99.0
+    frame.to_csv(f"{folder}/results.csv", index=False)
+    finish(tmp_path / "digits-merged-cnn")
+    with pytest.raises(InputError, match=r"70.000 %, but results.csv says 99.000 %"):
+        rows.read_correct([folder])
+
+
+def test_confusion_is_in_percent_of_the_true_class(tmp_path):
+    evaluated(tmp_path, "merged", [7])
+    # seven right: images 0..6, so class 0 (even) has 4 of 5 right and class 1 has 3 of 5
+    matrix = rows.confusion_of((tmp_path / "digits-merged-cnn").glob("*.safetensors"), ["even", "odd"])
+    assert matrix == pytest.approx(np.array([[80, 20], [40, 60]]))
+
+
+# --- T1 ---------------------------------------------------------------------------------------------------------------
+
+
+def test_t1_gives_mean_interval_method_and_counts(dirs):
+    table = tables.accuracy_by_trick(rows.read_evaluations(dirs), PUBLISHED)
+    row = one(table, trick="base_class", evaluation_mode="eval")
+    # 50, 60, 70: s = 10, half = 4.30265 * 10 / sqrt(3) = 24.8414
+    assert row["accuracy_percent"] == 60
+    assert (row["ci_low"], row["ci_high"]) == pytest.approx((60 - 24.8414, 60 + 24.8414), abs=1e-3)
+    assert row["ci_method"] == "t over 3 replicates (generation and training seeds)"
+    counts = row[["n_replicates", "n_generation_seeds", "n_training_seeds", "n_train", "n_steps", "n_test"]]
+    assert counts.tolist() == [3, 3, 3, 100, 50, 10]
+    assert row["published_percent"] == "not available" and row["published_source"] == "not available"
+
+
+def test_t1_shows_a_wanted_condition_that_was_not_run_with_the_reason(dirs):
+    wanted = [("digits", "merged", "cnn"), ("digits", "class_prompt", "cnn"), ("digits", "merged", "vit")]
+    why = {("digits", "merged", "vit"): "needs a GPU"}
+    table = tables.accuracy_by_trick(rows.read_evaluations(dirs), PUBLISHED, wanted, why)
+    assert one(table, trick="class_prompt", evaluation_mode="eval")["status"].startswith("not run: no evaluated folder")
+    assert one(table, architecture="vit", evaluation_mode="authors")["status"] == "not run: needs a GPU"
+    assert pd.isna(one(table, architecture="vit", evaluation_mode="eval")["accuracy_percent"])
+    assert list(dict.fromkeys(table[table["architecture"] == "cnn"]["trick"])) == [
+        "base_class",
+        "class_prompt",
+        "merged",
+    ]
+
+
+def test_published_values_are_the_papers_own_with_their_source(tmp_path):
+    folder = evaluated(tmp_path, "base_class", [6, 6], dataset="cifar10", architecture="resnet50")
+    table = tables.accuracy_by_trick(rows.read_evaluations([folder]), PUBLISHED)
+    row = one(table, trick="base_class", evaluation_mode="authors")
+    assert (row["published_percent"], row["published_source"]) == (60.5, "authors' README")  # not the peer's 35.3
+    assert one(table, trick="base_class", evaluation_mode="eval")["published_percent"] == "not available"
+    best = one(table, trick="best tricks")
+    assert best["published_percent"] == 81.0 and best["status"] == "published only: which tricks is not known"
+
+
+def test_images_that_were_given_count_no_generation_seed(tmp_path):
+    folder = tmp_path / "digits-merged-cnn"
+    evaluated(tmp_path, "merged", [7, 8])
+    frame = pd.read_csv(folder / "results.csv").assign(generation_seed=np.nan)
+    frame.to_csv(folder / "results.csv", index=False)
+    finish(folder)
+    row = one(tables.accuracy_by_trick(rows.read_evaluations([folder]), PUBLISHED), evaluation_mode="eval")
+    assert row["n_generation_seeds"] == 0 and row["ci_method"] == "t over 2 replicates (training seeds only)"
+
+
+def test_replicates_of_unequal_size_are_not_averaged(dirs):
+    read = rows.read_evaluations(dirs)
+    read.loc[0, "n_train"] = 99
+    with pytest.raises(InputError, match=r"n_train \[99, 100\]"):
+        tables.accuracy_by_trick(read, PUBLISHED)
+
+
+# --- T2 ---------------------------------------------------------------------------------------------------------------
+
+
+def test_t2_is_merged_minus_base_paired_over_replicates(dirs):
+    table = tables.base_against_merged(rows.read_evaluations(dirs), rows.read_correct(dirs), PUBLISHED)
+    row = one(table, evaluation_mode="eval")
+    # merged - base: 20, 10, 30: mean 20, s = 10, half = 24.8414
+    assert (row["base_percent"], row["merged_percent"], row["difference_points"]) == (60, 80, 20)
+    assert (row["difference_low"], row["difference_high"]) == pytest.approx((20 - 24.8414, 20 + 24.8414), abs=1e-3)
+    assert row["difference_method"] == "paired t over 3 replicates (generation and training seeds)"
+    assert row["bootstrap_method"] == "crossed bootstrap, 2000 draws of 3 replicates x 10 test images"
+    assert 0 <= row["bootstrap_low"] < 20 < row["bootstrap_high"] <= 60
+    assert (row["n_pairs"], row["n_test"], row["status"]) == (3, 10, "equal n_train")
+
+
+def test_t2_pairs_by_replicate_number_and_not_by_position(tmp_path):
+    dirs = [evaluated(tmp_path, "base_class", [5, 7, 6]), evaluated(tmp_path, "merged", [7, 8, 9])]
+    read, correct = rows.read_evaluations(dirs), rows.read_correct(dirs)
+    read = read[~((read["trick"] == "merged") & (read["replicate"] == 0))]
+    correct = {key: value[1:] if key[1] == "merged" else value for key, value in correct.items()}
+    row = one(tables.base_against_merged(read, correct, PUBLISHED), evaluation_mode="eval")
+    assert row["n_pairs"] == 2 and row["difference_points"] == 20  # 80 - 70 and 90 - 60
+
+
+def test_t2_says_where_n_train_is_unequal(tmp_path):
+    dirs = [evaluated(tmp_path, "base_class", [5]), evaluated(tmp_path, "merged_full", [7], n_train=300)]
+    read, correct = rows.read_evaluations(dirs), rows.read_correct(dirs)
+    row = one(tables.base_against_merged(read, correct, PUBLISHED, merged="merged_full"), evaluation_mode="eval")
+    assert row["status"] == "unequal n_train (100 and 300)"
+    assert row["difference_method"] == "one replicate: no interval"
+
+
+def test_t2_without_merged_says_not_run(tmp_path):
+    dirs = [evaluated(tmp_path, "base_class", [5, 6])]
+    table = tables.base_against_merged(rows.read_evaluations(dirs), rows.read_correct(dirs), PUBLISHED)
+    assert set(table["status"]) == {"not run: no evaluated folder was given for merged"}
+    assert table["difference_points"].isna().all() and table["base_percent"].tolist() == [55, 60]
+
+
+# --- F4's numbers -----------------------------------------------------------------------------------------------------
+
+
+def test_each_accuracy_stands_beside_the_measure_of_its_own_images(dirs):
+    frame = rows.diversity_against_accuracy(rows.read_evaluations(dirs), rows.read_measures(dirs))
+    merged = frame[(frame["trick"] == "merged") & (frame["evaluation_mode"] == "eval")]
+    assert merged[["value", "accuracy_percent"]].to_numpy().tolist() == [[3, 70], [4, 80], [5, 90]]
+
+
+def test_measures_repeated_by_a_second_architecture_count_once(tmp_path):
+    dirs = [evaluated(tmp_path, "merged", [7], architecture=name, measures=[3.0]) for name in ("cnn", "vit")]
+    assert len(rows.read_measures(dirs)) == 1
+
+
+def test_no_measures_is_an_empty_frame_and_a_clear_error_for_the_figure(tmp_path):
+    dirs = [evaluated(tmp_path, "merged", [7])]
+    measures = rows.read_measures(dirs)
+    assert measures.empty
+    with pytest.raises(InputError, match="run notebooks/03_eval.ipynb"):
+        rows.diversity_against_accuracy(rows.read_evaluations(dirs), measures)
+
+
+# --- writing ----------------------------------------------------------------------------------------------------------
+
+
+def write_t1(dirs, folder):
+    table = tables.accuracy_by_trick(rows.read_evaluations(dirs), PUBLISHED, [("digits", "class_prompt", "cnn")])
+    note = "A miniature: 100 % digits, not the paper's numbers_."
+    return tables.write_table(
+        table, folder / "accuracy_by_trick", "Accuracy by trick", note, tables.accuracy_view(table)
+    )
+
+
+def test_a_table_is_written_as_csv_markdown_and_latex_with_equal_bytes_each_time(dirs, tmp_path):
+    first, second = write_t1(dirs, tmp_path / "a"), write_t1(dirs, tmp_path / "b")
+    assert [path.name for path in first] == [f"accuracy_by_trick.{suffix}" for suffix in ("csv", "md", "tex")]
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
+
+
+def test_markdown_has_the_interval_in_the_cell_the_modes_as_columns_and_the_note(dirs, tmp_path):
+    text = write_t1(dirs, tmp_path)[1].read_text()
+    lines = text.splitlines()
+    header, ruler, base = lines[2], lines[3], lines[4]
+    assert "accuracy %, eval mode" in header and "accuracy %, authors' mode" in header
+    assert "60.0 [35.2, 84.8]" in base and "65.0 [40.2, 89.8]" in base and "not available" in base
+    assert len(header) == len(ruler) == len(base)
+    assert "not run: no evaluated folder" in text and text.endswith("not the paper's numbers_.\n")
+
+
+def test_latex_uses_booktabs_and_escapes_what_latex_reads_as_code(dirs, tmp_path):
+    text = write_t1(dirs, tmp_path)[2].read_text()
+    assert all(
+        rule in text for rule in (r"\toprule", r"\midrule", r"\bottomrule", r"\caption{Accuracy by trick A miniature")
+    )
+    assert r"100 \% digits" in text and r"numbers\_." in text and r"accuracy \%" in text
+    body = text[text.index(r"\begin{tabular}") :]
+    assert not [line for line in body.splitlines() if "_" in line.replace(r"\_", "")]
+    assert text.count("{") == text.count("}")
+
+
+def test_the_csv_reads_back_to_the_same_view(dirs, tmp_path):
+    table = tables.accuracy_by_trick(rows.read_evaluations(dirs), PUBLISHED)
+    path = tables.write_table(table, tmp_path / "t", "c", "n")[0]
+    assert tables.accuracy_view(tables.read_table(path)).equals(tables.accuracy_view(table))
+    assert "100.0" not in path.read_text()  # a count stays a whole number
+
+
+def test_t2_view_has_signed_differences(dirs):
+    table = tables.base_against_merged(rows.read_evaluations(dirs), rows.read_correct(dirs), PUBLISHED)
+    line = tables.difference_view(table).iloc[0]
+    assert line["merged - base, points"] == "+20.0 [-4.8, +44.8]" and line["n train"] == "100"
+
+
+def test_the_committed_published_values_hold_the_papers_own_rows():
+    published = rows.read_published(paths.package().parent / "experiments" / "published.csv")
+    assert tables._published(published, "cifar10", "base_class", "resnet50", "authors")[0] == 60.5
+    assert tables._published(published, "digits", "base_class", "resnet50", "authors")[0] == "not available"
+
+
+# --- the comparison with a reference ----------------------------------------------------------------------------------
+
+
+def verdicts(ours, reference):
+    return {line.file: (line.verdict, line.detail) for line in report.compare_with_reference(ours, reference)}
+
+
+def test_equal_tables_are_the_same(dirs, tmp_path):
+    write_t1(dirs, tmp_path / "a"), write_t1(dirs, tmp_path / "b")
+    assert verdicts(tmp_path / "a", tmp_path / "b")["accuracy_by_trick.csv"][0] == "same"
+
+
+def test_an_accuracy_inside_the_references_interval_is_within_it(dirs, tmp_path):
+    write_t1(dirs, tmp_path / "a"), write_t1(dirs, tmp_path / "b")
+    path = tmp_path / "a" / "accuracy_by_trick.csv"
+    path.write_text(path.read_text().replace(",60,", ",61,", 1))
+    verdict, detail = verdicts(tmp_path / "a", tmp_path / "b")["accuracy_by_trick.csv"]
+    assert verdict == "within interval" and "1" in detail
+
+
+def test_an_accuracy_outside_the_references_interval_differs_and_the_cell_is_named(dirs, tmp_path):
+    write_t1(dirs, tmp_path / "a"), write_t1(dirs, tmp_path / "b")
+    path = tmp_path / "a" / "accuracy_by_trick.csv"
+    path.write_text(path.read_text().replace(",60,", ",85,", 1))  # the reference: [35.2, 84.8]
+    verdict, detail = verdicts(tmp_path / "a", tmp_path / "b")["accuracy_by_trick.csv"]
+    assert verdict == "differs"
+    assert all(part in detail for part in ("base_class", "eval", "accuracy_percent", "85", "35.1586", "84.8414"))
+
+
+def test_other_counts_or_other_rows_differ_whatever_the_accuracy(dirs, tmp_path):
+    write_t1(dirs, tmp_path / "a"), write_t1(dirs, tmp_path / "b")
+    path = tmp_path / "a" / "accuracy_by_trick.csv"
+    text = path.read_text()
+    path.write_text(text.replace(",100,50,10,", ",200,50,10,", 1))
+    verdict, detail = verdicts(tmp_path / "a", tmp_path / "b")["accuracy_by_trick.csv"]
+    assert verdict == "differs" and "n_train" in detail and "200" in detail
+    path.write_text("\n".join(text.splitlines()[:-1]) + "\n")
+    verdict, detail = verdicts(tmp_path / "a", tmp_path / "b")["accuracy_by_trick.csv"]
+    assert verdict == "differs" and "rows" in detail
+
+
+def test_replicates_are_compared_by_their_mean(dirs, tmp_path):
+    frame = rows.diversity_against_accuracy(rows.read_evaluations(dirs), rows.read_measures(dirs))
+    for folder, shift in (("a", 0.1), ("b", 0.0)):
+        moved = frame.assign(value=frame["value"] + shift)
+        tables.write_table(moved, tmp_path / folder / "diversity_against_accuracy", "c", "n")
+    assert verdicts(tmp_path / "a", tmp_path / "b")["diversity_against_accuracy.csv"][0] == "within interval"
+
+
+def test_a_table_without_reference_says_so(dirs, tmp_path):
+    write_t1(dirs, tmp_path / "a")
+    assert verdicts(tmp_path / "a", tmp_path / "b")["accuracy_by_trick.csv"][0] == "no reference"
+
+
+def test_a_reference_table_that_was_not_made_is_named(dirs, tmp_path):
+    write_t1(dirs, tmp_path / "b")
+    (tmp_path / "a").mkdir()
+    verdict, detail = verdicts(tmp_path / "a", tmp_path / "b")["accuracy_by_trick.csv"]
+    assert verdict == "differs" and "not made" in detail
+
+
+def test_the_terminal_summary_shows_t1_and_the_verdicts(dirs, tmp_path):
+    write_t1(dirs, tmp_path / "a")
+    text = report.summary_text(tmp_path / "a", report.compare_with_reference(tmp_path / "a", tmp_path / "b"))
+    assert "60.0 [35.2, 84.8]" in text and "accuracy_by_trick.csv: no reference" in text
+    assert "|" not in text
+
+
+def test_tables_import_without_torch_and_matplotlib():
+    code = "import sys, synthlib.results.tables; print(sorted({'torch', 'matplotlib', 'seaborn'} & set(sys.modules)))"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.strip() == "[]"
