@@ -32,3 +32,15 @@ def own_root(tmp_path, monkeypatch):
     paths.root.cache_clear()
     yield tmp_path
     paths.root.cache_clear()
+
+
+def pytest_terminal_summary(terminalreporter):
+    """In CI a skipped test is a failure, unless tests/allowed_skips.txt lists its reason."""
+    if not os.environ.get("SYNTHLIB_FAIL_ON_SKIP"):
+        return
+    allowed = (ROOT / "tests" / "allowed_skips.txt").read_text().splitlines()
+    for report in terminalreporter.stats.get("skipped", []):
+        reason = str(report.longrepr[-1])
+        if not any(line and not line.startswith("#") and line in reason for line in allowed):
+            terminalreporter.write_line(f"not allowed to skip: {report.nodeid}: {reason}", red=True)
+            terminalreporter._session.exitstatus = 1

@@ -302,12 +302,13 @@ def test_markdown_has_the_interval_in_the_cell_the_modes_as_columns_and_the_note
 def test_latex_uses_booktabs_and_escapes_what_latex_reads_as_code(dirs, tmp_path):
     text = write_t1(dirs, tmp_path)[2].read_text()
     assert all(
-        rule in text for rule in (r"\toprule", r"\midrule", r"\bottomrule", r"\caption{Accuracy by trick A miniature")
+        rule in text for rule in (r"\toprule", r"\midrule", r"\bottomrule", r"\caption{Accuracy by trick. A miniature")
     )
     assert r"100 \% digits" in text and r"numbers\_." in text and r"accuracy \%" in text
     body = text[text.index(r"\begin{tabular}") :]
     assert not [line for line in body.splitlines() if "_" in line.replace(r"\_", "")]
     assert text.count("{") == text.count("}")
+    assert r"\end{tabular}}" in text and r"\resizebox" in text  # never wider than the text
 
 
 def test_the_csv_reads_back_to_the_same_view(dirs, tmp_path):
@@ -395,6 +396,11 @@ def test_the_terminal_summary_shows_t1_and_the_verdicts(dirs, tmp_path):
     text = report.summary_text(tmp_path / "a", report.compare_with_reference(tmp_path / "a", tmp_path / "b"))
     assert "60.0 [35.2, 84.8]" in text and "accuracy_by_trick.csv: no reference" in text
     assert "|" not in text
+
+
+def test_one_cell_of_t1_can_be_shown_from_its_evaluated_folder(dirs):
+    header, _, line = report.cell_text(dirs[1]).splitlines()
+    assert "accuracy %, eval mode" in header and "base class" in line and "60.0 [35.2, 84.8]" in line
 
 
 def test_tables_import_without_torch_and_matplotlib():

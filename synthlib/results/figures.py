@@ -144,7 +144,7 @@ def confusion_figure(matrices: Mapping[str, ArrayLike], classes: Sequence[str]) 
     rows = math.ceil(len(matrices) / columns)
     side = _confusion_side(len(classes))
     figure, axes = plt.subplots(
-        rows, columns, squeeze=False, figsize=((side + 0.9) * columns + 0.9, (side + 1.1) * rows), sharey=True
+        rows, columns, squeeze=False, figsize=((side + 0.9) * columns + 0.9, (side + 1.5) * rows), sharey=True
     )
     for place, ax in enumerate(axes.flat):
         if place >= len(matrices):

@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from synthlib.results import statistics, tables
+from synthlib import paths
+from synthlib.results import rows, statistics, tables
 
 # Every estimate that a table holds, with the columns of its interval. What stands in no interval must be equal.
 INTERVALS = {
@@ -41,14 +42,25 @@ def compare_with_reference(figures_dir: str | Path, reference_dir: str | Path) -
 
 def summary_text(figures_dir: str | Path, comparisons: Iterable[Comparison] = ()) -> str:
     """T1 of a figures folder as aligned plain text, with one line a comparison."""
-    view = tables.accuracy_view(tables.read_table(Path(figures_dir) / "accuracy_by_trick.csv"))
-    rows = [list(view.columns), *view.astype(str).to_numpy(object).tolist()]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    lines.insert(1, "  ".join("-" * width for width in widths))
+    lines = [_aligned(tables.accuracy_view(tables.read_table(Path(figures_dir) / "accuracy_by_trick.csv")))]
     verdicts = [f"{line.file}: {line.verdict}{f' ({line.detail})' if line.detail else ''}" for line in comparisons]
     if verdicts:
         lines += ["", "Against the committed reference:", *verdicts]
+    return "\n".join(lines)
+
+
+def cell_text(evaluated_dir: str | Path) -> str:
+    """T1's line of one 03_eval folder as aligned plain text, with the published value where there is one."""
+    published = rows.read_published(paths.published_file())
+    table = tables.accuracy_by_trick(rows.read_evaluations([evaluated_dir]), published)
+    return _aligned(tables.accuracy_view(table))
+
+
+def _aligned(view: pd.DataFrame) -> str:
+    cells = [list(view.columns), *view.astype(str).to_numpy(object).tolist()]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+    lines.insert(1, "  ".join("-" * width for width in widths))
     return "\n".join(lines)
 
 

@@ -257,8 +257,8 @@ def write_table(
 ) -> list[Path]:
     """Write `stem`.csv (the whole table, six significant digits), `stem`.md and `stem`.tex (the `view`).
 
-    The view is the table itself by default. The LaTeX needs the packages booktabs and graphicx. Equal tables give equal bytes.
-    Returns the three paths.
+    The view is the table itself by default. The LaTeX needs the packages booktabs and graphicx. Equal tables give
+    equal bytes. Returns the three paths.
     """
     stem = Path(stem)
     files = {suffix: stem.with_name(f"{stem.name}.{suffix}") for suffix in ("csv", "md", "tex")}

@@ -8,11 +8,11 @@ from typing import Any
 
 from synthlib import paths
 from synthlib.generation.prompts import MERGED_TRICKS
-from synthlib.settings import SETTINGS, InputError, choose, read_yaml, trick_name
+from synthlib.settings import SETTINGS, TRICKS, InputError, choose, read_yaml, trick_name
 
 # What an experiment file may say, and the notebook whose parameters a section of it sets.
 SECTIONS = {"generate": "01_generate", "train": "02_train", "evaluate": "03_eval"}
-KEYS = {"title", "note", "results", "datasets", "architectures", "measured", *SECTIONS}
+KEYS = {"title", "note", "results", "datasets", "tricks", "architectures", "measured", *SECTIONS}
 
 
 @dataclass(frozen=True)
@@ -30,13 +30,14 @@ class Result:
 
 @dataclass(frozen=True)
 class Experiment:
-    """What an experiment file says. `parameters`: notebook -> the parameters it sets there."""
+    """What an experiment file says. `parameters`: notebook -> those it sets there; `tricks`: all, unless it names some."""
 
     name: str
     title: str
     note: str
     results: tuple[Result, ...]
     datasets: tuple[str, ...]
+    tricks: tuple[str, ...]
     architectures: tuple[str, ...]
     parameters: dict[str, dict[str, Any]]
     measured: dict[str, dict[str, float]]
@@ -85,6 +86,7 @@ def read_experiment(name: str) -> Experiment:
         note=content["note"],
         results=tuple(known[result] for result in wanted),
         datasets=tuple(content["datasets"]),
+        tricks=tuple(trick_name(trick) for trick in content.get("tricks", TRICKS)),
         architectures=tuple(content["architectures"]),
         parameters=parameters,
         measured=content.get("measured") or {},
@@ -154,7 +156,7 @@ def _conditions(experiment: Experiment, results: tuple[Result, ...]) -> dict[tup
     for dataset in experiment.datasets:
         for result in results:
             architectures = [""] if result.stage == "01_generate" else experiment.architectures
-            for trick in result.tricks:
+            for trick in (trick for trick in result.tricks if trick in experiment.tricks):
                 for place, architecture in enumerate(architectures):
                     key = (dataset, trick, architecture)
                     measures = result.measures if place == 0 else ()

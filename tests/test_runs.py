@@ -1,0 +1,356 @@
+"""Whole runs, each on a copy of the checkout: staleness, kills, repeatability, notebooks by hand, every result."""
+
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from conftest import ROOT
+
+pytestmark = pytest.mark.runs
+
+
+def copy_checkout(folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    ignore = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
+    for name in ("notebooks", "experiments", "synthlib", "profiles"):
+        shutil.copytree(ROOT / name, folder / name, ignore=ignore, symlinks=True)
+    shutil.copy(ROOT / "Snakefile", folder / "Snakefile")
+    return folder
+
+
+def environment(root):
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("SYNTHLIB_")}
+    return kept | {"PYTHONPATH": str(root)}
+
+
+def synthlib(root, *words, check=True):
+    """Run a command of the copy; its output as text, stderr after stdout."""
+    command = [sys.executable, "-m", "synthlib.cli", *map(str, words)]
+    done = subprocess.run(command, cwd=root, env=environment(root), capture_output=True, text=True)
+    if check:
+        assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def reproduce(root, *words):
+    """The names of the steps that Snakemake brought up to date, and whether each one's notebook was executed."""
+    before = executed(root)
+    synthlib(root, "reproduce", "tiny", *words)
+    return {name for name, when in executed(root).items() if before.get(name) != when}
+
+
+def executed(root):
+    """Step -> when its notebook was last executed."""
+    pages = (root / "papermill_runs" / "tiny").glob("*/*/executed.ipynb")
+    return {
+        page.parent.relative_to(root / "papermill_runs" / "tiny").as_posix(): page.stat().st_mtime_ns for page in pages
+    }
+
+
+def files(root, *patterns):
+    found = sorted(path for pattern in patterns for path in root.glob(pattern))
+    assert found
+    return {path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in found}
+
+
+TABLES = "figures/tiny/*.csv"
+SHARDS = "papermill_runs/tiny/01_generate/*/*.parquet"
+MODELS = "papermill_runs/tiny/02_train/*/*.safetensors"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A copy of the checkout with a finished tiny run."""
+    root = copy_checkout(tmp_path_factory.mktemp("finished") / "kit")
+    synthlib(root, "reproduce", "tiny")
+    return root
+
+
+@pytest.fixture
+def kit(finished, tmp_path):
+    """A copy of `finished` to spoil."""
+    shutil.copytree(finished, tmp_path / "kit", symlinks=True)
+    return tmp_path / "kit"
+
+
+def edit(path, old, new):
+    text = path.read_text()
+    assert text.count(old) >= 1, f"{old!r} is not in {path.name}"
+    path.write_text(text.replace(old, new, 1))
+
+
+def times(root, pattern):
+    return {path.name: path.stat().st_mtime_ns for path in root.glob(pattern)}
+
+
+GENERATED = {"01_generate/digits-class_prompt", "01_generate/digits-random_guidance"}
+
+
+def test_a_finished_run_runs_nothing_and_a_commit_alone_changes_nothing(kit):
+    subprocess.run(["git", "init", "-q"], cwd=kit, check=True)
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "--allow-empty", "-m", "x"]
+    subprocess.run(git, cwd=kit, check=True)
+    start = time.monotonic()
+    assert "nothing is run" in synthlib(kit, "reproduce", "tiny")
+    assert time.monotonic() - start < 10
+    assert "7 of 7 steps done" in synthlib(kit, "status", "tiny", "--verify")
+
+
+def test_deleting_a_receipt_reruns_that_step_and_its_dependents_only_if_its_bytes_changed(kit):
+    (kit / "papermill_runs/tiny/02_train/digits-class_prompt-resnet/receipt.json").unlink()
+    assert "02_train/digits-class_prompt-resnet           missing" in synthlib(kit, "status", "tiny")
+    assert reproduce(kit) == {"02_train/digits-class_prompt-resnet"}
+    # and where the bytes do change, what depends on them runs too
+    shard = next((kit / "papermill_runs/tiny/01_generate/digits-class_prompt").glob("*.parquet"))
+    edit(kit / "experiments/datasets/digits.yaml", "three: three", "three: two")
+    again = reproduce(kit)
+    assert GENERATED | {"02_train/digits-class_prompt-resnet", "04_figures/all"} <= again and not shard.exists()
+
+
+def test_a_markdown_cell_edited_runs_nothing(kit):
+    edit(kit / "notebooks/01_generate.ipynb", "Edit them here", "Change them here")
+    assert reproduce(kit) == set()
+
+
+def test_a_plot_cell_edited_executes_01_again_and_draws_nothing(kit):
+    shards = times(kit, SHARDS)
+    edit(kit / "notebooks/01_generate.ipynb", "per_class=4", "per_class=2")
+    assert "older code" in synthlib(kit, "status", "tiny")
+    assert reproduce(kit) == GENERATED
+    assert times(kit, SHARDS) == shards
+
+
+def test_the_training_loop_edited_retrains_and_generates_nothing(kit):
+    shards, models = times(kit, SHARDS), times(kit, MODELS)
+    edit(kit / "synthlib/training/train.py", "math.cos(math.pi", "math.cos(0.9 * math.pi")
+    again = reproduce(kit)
+    assert {name.split("/")[0] for name in again} == {"02_train", "03_eval", "04_figures"}
+    assert times(kit, SHARDS) == shards
+    assert all(times(kit, MODELS)[name] != models[name] for name in models)
+
+
+def test_a_docstring_of_the_sampler_draws_nothing_and_its_update_rule_draws_again(kit):
+    sampler = kit / "synthlib/generation/sampler.py"
+    shards, bytes_before = times(kit, SHARDS), files(kit, SHARDS)
+    edit(sampler, "Draw a batch of images", "Draw some images")
+    edit(sampler, "import torch\n", "import torch  # a comment\n")
+    assert reproduce(kit) == set()
+    assert times(kit, SHARDS) == shards
+    edit(sampler, "without + scale *", "without + 0.5 * scale *")
+    assert reproduce(kit) >= GENERATED
+    after = files(kit, SHARDS)
+    assert set(after.values()).isdisjoint(bytes_before.values())
+
+
+def test_keep_accepts_what_older_code_made_and_records_it(kit):
+    edit(kit / "synthlib/generation/sampler.py", "without + scale *", "without + 0.5 * scale *")
+    assert reproduce(kit, "--keep") == set()
+    receipt = json.loads((kit / "papermill_runs/tiny/01_generate/digits-class_prompt/receipt.json").read_text())
+    assert receipt["kept_from_code"]
+    assert reproduce(kit) == set()
+
+
+def test_long_older_work_is_not_redone_unasked(kit):
+    file = kit / "papermill_runs/tiny/01_generate/digits-class_prompt/receipt.json"
+    receipt = json.loads(file.read_text())
+    receipt["recorded"]["seconds"] = 3600
+    file.write_text(json.dumps(receipt))
+    edit(kit / "notebooks/01_generate.ipynb", "per_class=4", "per_class=2")
+    said = synthlib(kit, "reproduce", "tiny", check=False)
+    assert "--redo" in said and "--keep" in said and "Traceback" not in said
+    assert reproduce(kit, "--redo") == GENERATED
+
+
+def test_more_images_later_keep_what_was_made(kit):
+    before = files(kit, SHARDS)
+    edit(kit / "experiments/tiny.yaml", "images_per_class: 4", "images_per_class: 8")
+    assert reproduce(kit) >= GENERATED
+    page = (kit / "papermill_runs/tiny/01_generate/digits-class_prompt/executed.ipynb").read_text()
+    assert "160 images: 80 drawn, 80 there already." in page and set(files(kit, SHARDS)) != set(before)
+
+
+def test_one_cell_and_one_result_run_only_what_they_need(tmp_path):
+    kit = copy_checkout(tmp_path / "kit")
+    said = synthlib(kit, "reproduce", "tiny", "--only", "F1", "--dry-run")
+    assert "3 of 3 steps would run" in said and "02_train" not in said
+    said = synthlib(kit, "reproduce", "tiny", "--cell", "T1/digits/class_prompt/resnet")
+    assert set(executed(kit)) == {f"{s}/digits-class_prompt{a}" for s, a in (
+        ("01_generate", ""), ("02_train", "-resnet"), ("03_eval", "-resnet"))}  # fmt: skip
+    assert "eval" in said and "authors" in said and "[" in said
+    assert "Traceback" not in synthlib(kit, "reproduce", "tiny", "--cell", "T1/digits/class_promt/resnet", check=False)
+
+
+def test_a_second_reproduction_from_scratch_gives_the_same_bytes(finished, tmp_path):
+    kit = copy_checkout(tmp_path / "kit")
+    synthlib(kit, "reproduce", "tiny", "--cores", "1")
+    assert files(kit, TABLES, SHARDS, MODELS, "figures/tiny/*") == files(
+        finished, TABLES, SHARDS, MODELS, "figures/tiny/*"
+    )
+
+
+def test_kill_9_of_everything_at_random_moments_then_the_same_bytes(finished, tmp_path):
+    kit = copy_checkout(tmp_path / "kit")
+    moments = random.Random(64)
+    for _ in range(5):
+        command = [sys.executable, "-m", "synthlib.cli", "reproduce", "tiny"]
+        engine = subprocess.Popen(
+            command, cwd=kit, env=environment(kit), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        time.sleep(moments.uniform(2, 12))
+        family = [psutil.Process(engine.pid), *psutil.Process(engine.pid).children(recursive=True)]
+        for process in family if engine.poll() is None else []:
+            with_suppressed_kill(process)
+        engine.wait()
+    synthlib(kit, "reproduce", "tiny")
+    assert files(kit, TABLES, SHARDS, MODELS) == files(finished, TABLES, SHARDS, MODELS)
+
+
+def with_suppressed_kill(process):
+    try:
+        process.kill()
+    except psutil.NoSuchProcess:
+        pass
+
+
+def test_an_orphaned_kernel_is_ended_by_the_next_run(tmp_path):
+    kit = copy_checkout(tmp_path / "kit")
+    params = {"run_dir": "papermill_runs/x/01_generate/a", "images_per_class": 400, "num_inference_steps": 40}
+    (kit / "p.json").write_text(json.dumps(params))
+    command = [sys.executable, "-m", "synthlib.cli", "run", "01_generate", "--params", "p.json"]
+    driver = subprocess.Popen(
+        command, cwd=kit, env=environment(kit), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    owner = kit / "papermill_runs/x/01_generate/a/.lock.owner"
+    kernel = psutil.Process(int(json.loads(wait_for(owner).read_text())["process"].split(":")[0]))
+    kernel.suspend()  # so that it cannot notice that its parent is gone
+    driver.kill()
+    driver.wait()
+    (kit / "p.json").write_text(json.dumps(params | {"images_per_class": 3, "num_inference_steps": 2}))
+    assert "done" in synthlib(kit, "run", "01_generate", "--params", "p.json")
+    assert not kernel.is_running() or kernel.status() == psutil.STATUS_ZOMBIE
+
+
+def wait_for(path, seconds=60):
+    end = time.monotonic() + seconds
+    while not path.exists() or not path.read_text().strip():
+        assert time.monotonic() < end, f"{path} did not appear"
+        time.sleep(0.1)
+    return path
+
+
+def test_a_killed_kernel_is_one_line_with_its_signal_and_memory(tmp_path):
+    kit = copy_checkout(tmp_path / "kit")
+    params = {"run_dir": "papermill_runs/x/01_generate/a", "images_per_class": 400, "num_inference_steps": 40}
+    (kit / "p.json").write_text(json.dumps(params))
+    command = [sys.executable, "-m", "synthlib.cli", "run", "01_generate", "--params", "p.json"]
+    driver = subprocess.Popen(
+        command, cwd=kit, env=environment(kit), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    owner = wait_for(kit / "papermill_runs/x/01_generate/a/.lock.owner")
+    os.kill(int(json.loads(owner.read_text())["process"].split(":")[0]), signal.SIGKILL)
+    said = driver.communicate(timeout=60)[1].strip().splitlines()
+    assert driver.returncode == 2
+    assert "killed by signal 9, often out of memory; peak seen" in said[-1] and said[-1].startswith("synthlib: ")
+
+
+@pytest.mark.parametrize(
+    ("notebook", "params", "said"),
+    [
+        ("02_train", {"epoch": 3}, "did you mean 'epochs'"),
+        ("02_train", {"architecture": "resnt"}, "did you mean 'resnet'"),
+        ("01_generate", {"trick": "multi_domian"}, "did you mean 'multi_domain'"),
+        ("01_generate", {"images_per_class": -2}, "images_per_class is -2"),
+        ("01_generat", {}, "did you mean '01_generate'"),
+        ("03_eval", {}, "run notebooks/02_train.ipynb first"),
+        ("01_generate", {"run_dir": "README.md/x"}, "cannot write"),
+    ],
+)
+def test_bad_parameters_are_one_line(notebook, params, said, tmp_path):
+    kit = copy_checkout(tmp_path / "kit")
+    (kit / "README.md").write_text("a file")
+    (kit / "p.json").write_text(json.dumps(params))
+    command = [sys.executable, "-m", "synthlib.cli", "run", notebook, "--params", "p.json"]
+    done = subprocess.run(command, cwd=kit, env=environment(kit), capture_output=True, text=True)
+    assert done.returncode == 2 and said in done.stderr.strip().splitlines()[-1]
+
+
+def test_a_malformed_experiment_names_file_and_line(tmp_path):
+    kit = copy_checkout(tmp_path / "kit")
+    (kit / "experiments/odd.yaml").write_text("title: Odd\nresults: [T1\ndatasets: [digits]\n")
+    said = synthlib(kit, "reproduce", "odd", check=False)
+    assert "odd.yaml, line 3" in said and "Traceback" not in said
+    edit(kit / "experiments/tiny.yaml", "datasets", "dataset")
+    assert "did you mean 'datasets'" in synthlib(kit, "status", "tiny", check=False)
+    assert "did you mean 'pocket'" in synthlib(kit, "reproduce", "poket", check=False)
+
+
+def test_notebooks_run_by_hand_from_any_folder_in_order_with_their_defaults(tmp_path):
+    kit = copy_checkout(tmp_path / "kit")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for notebook in ("01_generate", "02_train", "03_eval", "04_figures"):
+        if notebook == "02_train":  # as the issue types it
+            words = [str(kit / "notebooks" / f"{notebook}.ipynb"), "out.ipynb", "-p", "seed", "1"]
+        else:
+            words = [str(kit / "notebooks" / f"{notebook}.ipynb"), "out.ipynb"]
+        start = time.monotonic()
+        done = subprocess.run(
+            [sys.executable, "-m", "papermill", *words],
+            cwd=elsewhere,
+            env=environment(kit),
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert time.monotonic() - start < 120
+    assert (kit / "figures/interactive/accuracy_by_trick.csv").is_file()
+
+
+def test_a_notebook_run_too_early_names_the_one_to_run_first(tmp_path):
+    kit = copy_checkout(tmp_path / "kit")
+    command = [sys.executable, "-m", "papermill", str(kit / "notebooks/02_train.ipynb"), str(tmp_path / "out.ipynb")]
+    done = subprocess.run(command, cwd=tmp_path, env=environment(kit), capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "run notebooks/01_generate.ipynb first" in done.stderr
+
+
+def test_smoke_makes_every_result_and_no_cell_is_empty(tmp_path):
+    import pandas as pd
+
+    kit = copy_checkout(tmp_path / "kit")
+    synthlib(kit, "reproduce", "smoke")
+    results = json.loads((kit / "papermill_runs/smoke/04_figures/all/step.json").read_text())["parameters"]["results"]
+    import yaml
+
+    defined = yaml.safe_load((kit / "experiments/results.yaml").read_text())
+    assert results == list(defined)
+    figures = kit / "figures" / "smoke"
+    for result in defined.values():
+        assert list(figures.glob(f"{result['file']}.*")), result["file"]
+    assert all(path.stat().st_size > 0 for path in figures.iterdir())
+    table = pd.read_csv(figures / "accuracy_by_trick.csv", keep_default_na=False)
+    wanted = [
+        "dataset",
+        "trick",
+        "architecture",
+        "evaluation_mode",
+        "accuracy_percent",
+        "ci_low",
+        "ci_high",
+        "ci_method",
+    ]
+    wanted += ["n_replicates", "n_generation_seeds", "n_training_seeds", "n_train", "n_test"]
+    wanted += ["published_percent", "published_source"]
+    assert set(wanted) <= set(table.columns)
+    assert len(table) == 5 * 2 * 2 and (table[wanted].astype(str) != "").all().all()
+    assert set(table["n_test"]) == {1197} and table["n_train"].nunique() == 1
+    assert Path(figures / "sample_grid.png").stat().st_size > 10_000
