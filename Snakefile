@@ -10,7 +10,7 @@ from synthlib.runs.experiment import plan_steps, read_experiment
 from synthlib.runs.reproduce import prepare, spec_file, stamp_file
 
 experiment = read_experiment(config["experiment"])
-only = [name for name in str(config.get("only", "")).split(",") if name]
+only = [name for name in str(config.get("only") or "").split(",") if name]
 wanted = plan_steps(experiment, only)
 steps = {step.name: step for step in [*plan_steps(experiment), *wanted]}
 prepare(list(steps.values()))

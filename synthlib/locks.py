@@ -37,7 +37,7 @@ class Lock:
 
     def release(self) -> None:
         """Give the claim back."""
-        self._lock.release()
+        self._lock.release(force=True)
 
     def __enter__(self) -> "Lock":
         return self
@@ -69,7 +69,7 @@ def claim(path: Path, wait: bool = True) -> Lock | None:
     An orphan of an interrupted run is ended. Raises InputError where the folder cannot be written.
     """
     owner_file = path.with_name(f"{path.name}.owner")
-    lock = filelock.FileLock(path)
+    lock = filelock.FileLock(path, is_singleton=True)  # a notebook cell run again holds the lock already
     told = False
     while True:
         try:

@@ -17,6 +17,7 @@ import yaml
 from synthlib import paths
 
 TRICKS = ("base_class", "class_prompt", "multi_domain", "random_guidance", "merged", "merged_full")
+MERGED_TRICKS = ("class_prompt", "multi_domain", "random_guidance")  # what merged and merged_full are made of
 TRICK_ALIASES = {"multidomain": "multi_domain", "random_scale": "random_guidance", "base": "base_class"}
 EVALUATION_MODES = ("eval", "authors")
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from synthlib.pocket import glyphs, words
-from synthlib.pocket.build import BuildSettings, build, make_scheduler
+from synthlib.pocket.build import BuildSettings, build
 from synthlib.pocket.check import (
     CHECK_SEED,
     DOMAIN_TEMPLATE,
@@ -21,6 +21,7 @@ from synthlib.pocket.check import (
     vendi_score,
 )
 from synthlib.pocket.glyphs import CLASSES, DOMAINS, HELD_OUT_FONTS, TRAINING_FONTS, draw_glyphs
+from synthlib.pocket.parts import make_scheduler
 from synthlib.pocket.referee import FEATURES, RefereeSettings, features, judge, load_referee, train_referee
 
 WEIGHTS = FOLDER / "weights"

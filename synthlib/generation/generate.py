@@ -102,12 +102,23 @@ def generate(plan: Plan) -> list[Path]:
     missing = [path for path in wanted if not receipts.is_current(path, key)]
     existing = _Existing(folder, settings.reuse_dirs, key) if missing else None
     painter = _Painter(settings, spec)
-    for path in progress(missing, f"{spec.name} {settings.trick}", unit="shard"):
-        with claim(folder / f".{path.name}.lock"):
-            if not receipts.is_current(path, key):  # another worker may have made it while this one waited
+
+    def make(path: Path, wait: bool) -> bool:
+        """Make one shard, unless another worker does or did; False if it is busy with it."""
+        lock = claim(folder / f".{path.name}.lock", wait)
+        if lock is None:
+            return False
+        with lock:
+            if not receipts.is_current(path, key):
                 rows = wanted[path]
                 images = painter.fill(existing.of(rows), rows)
                 receipts.write_keyed(path, shard_bytes(rows, images, list(spec.classes)), key)
+        return True
+
+    what = f"{spec.name} {settings.trick}"
+    busy = [path for path in progress(missing, what, unit="shard") if not make(path, wait=False)]
+    for path in busy:  # made by now, or left by a worker that died
+        make(path, wait=True)
     _remove_others(folder, set(wanted))
     print(f"{len(plan)} images: {painter.drawn} drawn, {len(plan) - painter.drawn} there already.")
     return [*wanted, folder / PLAN_FILE]

@@ -1,11 +1,7 @@
 """Prompts: what each trick asks the text-to-image model for, class by class and image by image."""
 
 from synthlib.data.datasets import DatasetSpec
-from synthlib.settings import InputError
-
-# The tricks that draw images of their own; merged and merged_full are made of the last three (paper_facts.md).
-DRAWN_TRICKS = ("base_class", "class_prompt", "multi_domain", "random_guidance")
-MERGED_TRICKS = ("class_prompt", "multi_domain", "random_guidance")
+from synthlib.settings import MERGED_TRICKS, InputError
 
 
 def sources(trick: str, images_per_class: int) -> dict[str, int]:

@@ -7,8 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from synthlib import paths
-from synthlib.generation.prompts import MERGED_TRICKS
-from synthlib.settings import SETTINGS, TRICKS, InputError, choose, read_yaml, trick_name
+from synthlib.settings import MERGED_TRICKS, SETTINGS, TRICKS, InputError, choose, read_yaml, trick_name
 
 # What an experiment file may say, and the notebook whose parameters a section of it sets.
 SECTIONS = {"generate": "01_generate", "train": "02_train", "evaluate": "03_eval"}

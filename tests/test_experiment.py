@@ -1,0 +1,92 @@
+"""Nothing is run that no result needs, and everything that one needs is run before it."""
+
+import pytest
+
+from synthlib.runs.experiment import complete, parse_cell, plan_steps, read_experiment, read_results
+from synthlib.settings import TRICKS, InputError
+
+POCKET = read_experiment("pocket")
+
+
+def names(**chosen):
+    return [step.name for step in plan_steps(POCKET, **chosen)]
+
+
+def test_pocket_is_one_step_a_condition_and_each_comes_after_what_it_needs():
+    steps = plan_steps(POCKET)
+    counts = {
+        notebook: sum(s.notebook == notebook for s in steps) for notebook in ("01_generate", "02_train", "03_eval")
+    }
+    assert counts == {"01_generate": 5, "02_train": 10, "03_eval": 10} and steps[-1].name == "04_figures/all"
+    seen = set()
+    for step in steps:
+        assert set(step.after) <= seen
+        seen.add(step.name)
+
+
+def test_merged_takes_its_images_from_its_parts():
+    merged = next(step for step in plan_steps(POCKET) if step.name == "01_generate/digits-merged")
+    assert [folder.rsplit("/", 1)[1] for folder in merged.parameters["reuse_dirs"]] == [
+        "digits-class_prompt", "digits-multi_domain", "digits-random_guidance"]  # fmt: skip
+    assert merged.parameters["images_per_class"] == POCKET.parameters["01_generate"]["images_per_class"]
+
+
+def test_only_a_figure_of_images_needs_no_training():
+    assert {name.split("/")[0] for name in names(only=["F1"])} == {"01_generate", "04_figures"}
+
+
+def test_only_two_results_run_their_conditions_once():
+    assert sorted(names(only=["T2", "F3"])) == sorted(set(names(only=["T2", "F3"])))
+    assert "03_eval/digits-class_prompt-resnet" not in names(only=["T2"])
+    assert "01_generate/digits-class_prompt" in names(only=["T2"])  # merged is made of it
+
+
+def test_a_step_has_the_same_parameters_whichever_results_are_asked_for():
+    everything = {step.name: step for step in plan_steps(POCKET)}
+    for chosen in ({"only": ["F1", "T2"]}, {"cell": "T1/digits/merged/resnet"}):
+        for step in plan_steps(POCKET, **chosen):
+            assert step.notebook == "04_figures" or step == everything[step.name]
+
+
+def test_measures_are_taken_once_a_set():
+    with_measures = [step.name for step in plan_steps(POCKET) if step.parameters.get("measures")]
+    assert with_measures == [f"03_eval/digits-{trick}-resnet" for trick in TRICKS[:5]]
+
+
+def test_a_cell_is_its_chain_and_nothing_else():
+    assert names(cell="T1/digits/base_class/vit") == [
+        "01_generate/digits-base_class", "02_train/digits-base_class-vit", "03_eval/digits-base_class-vit"]  # fmt: skip
+    assert parse_cell("T1/digits/random_scale/vit", POCKET) == ("digits", "random_guidance", "vit")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("T1/digits/merged", "RESULT/DATASET/TRICK/ARCHITECTURE"),
+        ("T9/digits/merged/vit", "unknown result"),
+        ("T1/digit/merged/vit", "did you mean 'digits'"),
+        ("T1/digits/merged/vti", "did you mean 'vit'"),
+        ("T2/digits/class_prompt/vit", "unknown trick of T2"),
+    ],
+)
+def test_a_wrong_cell_is_one_line(text, said):
+    with pytest.raises(InputError, match=said):
+        parse_cell(text, POCKET)
+
+
+def test_every_experiment_reads_and_wants_only_defined_results():
+    for name in ("tiny", "smoke", "pocket"):
+        experiment = read_experiment(name)
+        assert {result.id for result in experiment.results} <= set(read_results())
+        assert plan_steps(experiment)
+    assert [result.id for result in read_experiment("smoke").results] == list(read_results())
+
+
+def test_parameters_are_typed_and_complete():
+    made = complete("02_train", {"learning_rate": "1e-3", "epochs": 3.0})
+    assert made["learning_rate"] == 1e-3 and made["epochs"] == 3 and isinstance(made["epochs"], int)
+    assert complete("02_train", {})["batch_size"] == 64
+    with pytest.raises(InputError, match="epochs is '3x'"):
+        complete("02_train", {"epochs": "3x"})
+    with pytest.raises(InputError, match="flip is 1"):
+        complete("02_train", {"flip": 1})
