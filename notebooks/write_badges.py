@@ -6,7 +6,9 @@ import tomllib
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent
-ADDRESS = re.compile(r"(?<=https://github\.com/)[\w.-]+/[\w.-]+|(?<=colab\.research\.google\.com/github/)[\w.-]+/[\w.-]+")
+ADDRESS = re.compile(
+    r"(?<=https://github\.com/)[\w.-]+/[\w.-]+|(?<=colab\.research\.google\.com/github/)[\w.-]+/[\w.-]+"
+)
 
 
 def with_address(text: str, address: str) -> str:

@@ -153,7 +153,14 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     assert file.read_bytes() == b"old" and [p.name for p in tmp_path.iterdir()] == ["a.json"]
 
 
-HOLD = "import sys, time; from pathlib import Path; from synthlib.locks import claim; lock = claim(Path(sys.argv[1])); print('held', flush=True); time.sleep(60)"
+HOLD = """
+import sys, time
+from pathlib import Path
+from synthlib.locks import claim
+lock = claim(Path(sys.argv[1]))
+print("held", flush=True)
+time.sleep(60)
+"""
 
 
 def holder(path, driver=None):

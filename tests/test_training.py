@@ -18,7 +18,7 @@ from synthlib.training.augment import (
     normalise,
 )
 from synthlib.training.models import ARCHITECTURES, build_model
-from synthlib.training.train import load_model, save_model, train
+from synthlib.training.train import load_model, model_bytes, train
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -292,7 +292,8 @@ def test_a_checkpoint_gives_back_the_same_network_and_the_same_bytes(tmp_path, a
     images, labels = bars(16)
     trained = train(images, labels, 2, settings(architecture=architecture, epochs=1), 0)
     for name in "ab":
-        save_model(tmp_path / name, trained, architecture, ["vertical", "horizontal"])
+        record = {"architecture": architecture, "classes": ["vertical", "horizontal"]}
+        (tmp_path / name).write_bytes(model_bytes(trained, record))
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     model = load_model(tmp_path / "a", architecture, 2, 32)
     assert not model.training and same(dict(model.state_dict()), trained.state)
@@ -302,7 +303,7 @@ def test_a_wrong_checkpoint_is_one_line_that_names_the_file(tmp_path):
     path = tmp_path / "model-r0.safetensors"
     images, labels = bars(16)
     trained = train(images, labels, 2, settings(architecture="vit", epochs=1), 0)
-    save_model(path, trained, "vit", ["vertical", "horizontal"])
+    path.write_bytes(model_bytes(trained, {"architecture": "vit", "classes": ["vertical", "horizontal"]}))
     for arguments, message in (
         (("resnet", 2, 32), "holds architecture 'vit'; expected 'resnet'"),
         (("vit", 10, 32), "holds 2 classes; expected 10"),

@@ -7,7 +7,6 @@ import safetensors
 import safetensors.torch
 import torch
 
-from synthlib.receipts import write_atomic
 from synthlib.settings import InputError
 
 
@@ -21,15 +20,14 @@ class Logits:
     labels: torch.Tensor  # int64 [N]
 
 
-def save_logits(path: Path, logits: Logits) -> None:
-    """Write logits as safetensors; the same logits give the same bytes."""
+def logits_bytes(logits: Logits) -> bytes:
+    """Logits as safetensors; the same logits give the same bytes."""
     tensors = {field.name: getattr(logits, field.name) for field in fields(logits)}
-    copies = {name: tensor.cpu().contiguous().clone() for name, tensor in tensors.items()}  # safetensors refuses views
-    write_atomic(path, safetensors.torch.save(copies))
+    return safetensors.torch.save({name: tensor.cpu().contiguous().clone() for name, tensor in tensors.items()})
 
 
 def load_logits(path: Path) -> Logits:
-    """Read what `save_logits` wrote. InputError: no whole logits file is there."""
+    """Read a file of `logits_bytes`. InputError: no whole logits file is there."""
     try:
         return Logits(**safetensors.torch.load_file(path))
     except (OSError, safetensors.SafetensorError, TypeError) as error:
@@ -42,16 +40,10 @@ def accuracy_percent(logits: torch.Tensor, labels: torch.Tensor) -> float:
 
 
 def per_class_accuracy(logits: torch.Tensor, labels: torch.Tensor, n_classes: int) -> torch.Tensor:
-    """Accuracy in percent of each true class, float32 [C], of logits [N, C] or [S, N, C]; nan if a class is empty."""
-    confusion = confusion_matrix(logits, labels, n_classes)
-    return 100 * confusion.diagonal() / confusion.sum(1)
-
-
-def confusion_matrix(logits: torch.Tensor, labels: torch.Tensor, n_classes: int) -> torch.Tensor:
-    """Counts int64 [C, C], row true, column predicted, of logits [N, C], or [S, N, C] summed over the shuffles."""
-    predicted = logits.argmax(-1)
-    cells = labels.expand_as(predicted) * n_classes + predicted
-    return torch.bincount(cells.flatten(), minlength=n_classes**2).view(n_classes, n_classes)
+    """Accuracy in percent of each true class, float64 [C], of logits [N, C] or [S, N, C]; nan if a class is empty."""
+    correct = (logits.argmax(-1) == labels).double().reshape(-1, len(labels)).mean(0)
+    counts = labels.bincount(minlength=n_classes)
+    return 100 * torch.zeros(n_classes, dtype=torch.float64).index_add_(0, labels, correct) / counts
 
 
 @dataclass(frozen=True)
@@ -62,7 +54,7 @@ class Classifier:
     trick: str
     architecture: str
     replicate: int
-    generation_seed: int
+    generation_seed: str  # experiment seed:replicate
     training_seed: int
     n_train: int
     n_steps: int
@@ -77,4 +69,15 @@ def result_rows(classifier: Classifier, logits: Logits) -> list[dict]:
         row |= {"evaluation_mode": mode} | {name: who[name] for name in list(who)[3:]}
         row |= {"n_test": len(logits.labels), "accuracy_percent": round(accuracy_percent(values, logits.labels), 6)}
         rows.append(row)
+    return rows
+
+
+def per_class_rows(classifier: Classifier, logits: Logits, classes: list[str]) -> list[dict]:
+    """The rows of per_class.csv for one classifier: accuracy in percent of each class, in both evaluation modes."""
+    who = {name: getattr(classifier, name) for name in ("dataset", "trick", "architecture", "replicate")}
+    rows = []
+    for mode, values in (("eval", logits.eval), ("authors", logits.authors)):
+        accuracies = per_class_accuracy(values, logits.labels, len(classes)).tolist()
+        for name, accuracy in zip(classes, accuracies, strict=True):
+            rows.append(who | {"evaluation_mode": mode, "class": name, "accuracy_percent": round(accuracy, 6)})
     return rows

@@ -1,20 +1,18 @@
 """All replicates of a condition, tested: logits of each classifier in both evaluation modes, and the result rows."""
 
-from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
-import safetensors.torch
 import torch
 
 from synthlib import digests, receipts
 from synthlib.data.datasets import ImageSet
-from synthlib.evaluation.evaluate import Classifier, Logits, load_logits, result_rows
+from synthlib.devices import device_named, hardware_name
+from synthlib.evaluation.evaluate import Classifier, Logits, load_logits, logits_bytes, per_class_rows, result_rows
 from synthlib.evaluation.predict import predict_authors, predict_eval
 from synthlib.progress import progress
 from synthlib.settings import EvaluateSettings, InputError
-from synthlib.training.replicates import read_record
-from synthlib.training.train import load_model
+from synthlib.training.train import load_model, read_record
 
 
 def evaluate_replicates(real: ImageSet, settings: EvaluateSettings, folder: Path) -> tuple[list[Path], pd.DataFrame]:
@@ -24,10 +22,11 @@ def evaluate_replicates(real: ImageSet, settings: EvaluateSettings, folder: Path
     Raises InputError where checkpoint and real images differ in their classes.
     """
     torch.set_num_threads(settings.threads)
-    kept = {name: getattr(settings, name) for name in ("batch_size", "shuffles", "seed", "device", "threads")}
+    kept = {name: getattr(settings, name) for name in ("batch_size", "shuffles", "seed", "threads")}
+    kept["device"] = hardware_name(settings.device)
     images = digests.sha256_bytes(real.images.numpy().tobytes() + real.labels.numpy().tobytes())
     experiment_seed = receipts.read_receipt(settings.generated_dir)["parameters"]["seed"]
-    files, rows = [], []
+    files, rows, by_class = [], [], []
     names = receipts.output_names(settings.trained_dir, ".safetensors")
     for name in progress(names, f"{settings.dataset} {settings.trick} {settings.architecture}", unit="replicate"):
         checkpoint = receipts.read_output(settings.trained_dir, name)
@@ -40,7 +39,7 @@ def evaluate_replicates(real: ImageSet, settings: EvaluateSettings, folder: Path
         path = folder / f"logits-r{record['replicate']}.safetensors"
         key = receipts.file_key("logits", kept | {"images": images, "checkpoint": digests.sha256_file(checkpoint)})
         if not receipts.is_current(path, key):
-            receipts.write_keyed(path, safetensors.torch.save(asdict(_test(checkpoint, real, settings))), key)
+            receipts.write_keyed(path, logits_bytes(_test(checkpoint, real, settings)), key)
         classifier = Classifier(
             dataset=settings.dataset,
             trick=settings.trick,
@@ -51,15 +50,21 @@ def evaluate_replicates(real: ImageSet, settings: EvaluateSettings, folder: Path
             n_train=record["n_train"],
             n_steps=record["n_steps"],
         )
-        rows += result_rows(classifier, load_logits(path))
+        logits = load_logits(path)
+        rows += result_rows(classifier, logits)
+        by_class += per_class_rows(classifier, logits, real.classes)
         files.append(path)
     table = pd.DataFrame(rows)
-    receipts.write_atomic(folder / "results.csv", table.to_csv(index=False, lineterminator="\n").encode())
+    for name, content in (("results.csv", table), ("per_class.csv", pd.DataFrame(by_class))):
+        receipts.write_atomic(folder / name, content.to_csv(index=False, lineterminator="\n").encode())
+        files.append(folder / name)
     receipts.write_json(folder / "classes.json", real.classes)
-    return [*files, folder / "results.csv", folder / "classes.json"], table
+    return [*files, folder / "classes.json"], table
 
 
 def _test(checkpoint: Path, real: ImageSet, settings: EvaluateSettings) -> Logits:
-    model = load_model(checkpoint, settings.architecture, len(real.classes), real.images.shape[-1]).to(settings.device)
+    model = load_model(checkpoint, settings.architecture, len(real.classes), real.images.shape[-1]).to(
+        device_named(settings.device)
+    )
     authors, order = predict_authors(model, real.images, settings.batch_size, settings.shuffles, settings.seed)
     return Logits(eval=predict_eval(model, real.images, 256), authors=authors, order=order, labels=real.labels)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from synthlib import paths
+from synthlib.devices import device_named
 from synthlib.settings import InputError
 
 # Stable Diffusion v1's noise schedule, explicit: a checkpoint's own config may be PNDM's, which would clip the samples.
@@ -48,19 +49,6 @@ def model_folder(model: str) -> Path:
             "StableDiffusionPipeline.save_pretrained writes."
         )
     return folder
-
-
-def device_named(device: str) -> torch.device:
-    """A torch device by name; "auto" takes the GPU where there is one."""
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        found = torch.device(device)
-    except RuntimeError:
-        raise InputError(f"unknown device {device!r}; expected auto, cpu or cuda.")
-    if found.type == "cuda" and not torch.cuda.is_available():
-        raise InputError("device 'cuda' asked for, but torch finds no GPU here; use device 'auto' or 'cpu'.")
-    return found
 
 
 def open_checkpoint(model: str, device: str = "cpu", precision: str = "float32") -> Checkpoint:

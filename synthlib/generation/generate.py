@@ -11,6 +11,7 @@ import torch
 from synthlib import digests, paths, receipts
 from synthlib.data.datasets import DatasetSpec, read_spec
 from synthlib.data.shards import encode_png, read_table, shard_bytes
+from synthlib.devices import hardware_name
 from synthlib.generation import checkpoints
 from synthlib.generation.checkpoints import Checkpoint
 from synthlib.generation.plan import Group, group_rows, n_rows, plan_rows
@@ -38,10 +39,8 @@ LAYOUT = (
 def draw_settings(settings: GenerateSettings, spec: DatasetSpec) -> dict[str, Any]:
     """All that decides an image beside its row: the settings of a shard's key."""
     kept = {name: value for name, value in asdict(settings).items() if name not in LAYOUT}
-    device = str(checkpoints.device_named(settings.device))
-    hardware = torch.cuda.get_device_name() if device.startswith("cuda") else "cpu"
     data = {"dataset": spec.name, "templates": spec.templates, "domains": list(spec.domains)}
-    return kept | data | {"device": device, "hardware": hardware, "model": receipts.model_digest(settings.model)}
+    return kept | data | {"device": hardware_name(settings.device), "model": receipts.model_digest(settings.model)}
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,16 @@
 """All replicates of a condition: one checkpoint each, with its record inside; those that are there already are kept."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-import safetensors
-import safetensors.torch
+import torch
 
 from synthlib import digests, receipts
 from synthlib.data.shards import SyntheticSet
+from synthlib.devices import hardware_name
 from synthlib.progress import progress
 from synthlib.settings import InputError, TrainSettings
-from synthlib.training.train import METADATA, train
+from synthlib.training.train import model_bytes, read_record, train
 
 # What a checkpoint does not depend on by name: where things lie, and the trick, which only chose the images.
 PLACES = ("run_dir", "generated_dir", "dataset", "trick")
@@ -26,8 +24,10 @@ def train_replicates(
     history: columns replicate, epoch, step, loss, train_accuracy_percent. A checkpoint whose key (settings, bytes of the
     images, code) is current is kept. Raises InputError where a replicate lacks a class or `images_per_class` images of it.
     """
+    torch.set_num_threads(settings.threads)
     inputs = digests.sha256_json(receipts.output_digests(settings.generated_dir))
     kept = {name: value for name, value in asdict(settings).items() if name not in PLACES}
+    kept["device"] = hardware_name(settings.device)
     paths, rows = [], []
     numbers = sorted(set(images.column("replicate").tolist()))
     for number in progress(numbers, f"{settings.dataset} {settings.trick} {settings.architecture}", unit="replicate"):
@@ -51,7 +51,7 @@ def _train_one(images: SyntheticSet, number: int, settings: TrainSettings, path:
     state_file = path.with_suffix(".state")
     seed = settings.seed + number
     trained = train(images.images, images.labels, len(images.classes), settings, seed, state_file)
-    record = {
+    record = {  # generation replicate and training seed go in pairs
         "architecture": settings.architecture,
         "classes": images.classes,
         "replicate": number,
@@ -60,11 +60,5 @@ def _train_one(images: SyntheticSet, number: int, settings: TrainSettings, path:
         "n_steps": trained.n_steps,
         "history": trained.history,
     }
-    receipts.write_keyed(path, safetensors.torch.save(trained.state, {METADATA: json.dumps(record)}), key)
+    receipts.write_keyed(path, model_bytes(trained, record), key)
     state_file.unlink(missing_ok=True)
-
-
-def read_record(path: Path) -> dict[str, Any]:
-    """What a checkpoint says of itself: architecture, classes, replicate, training_seed, n_train, n_steps, history."""
-    with safetensors.safe_open(path, "pt") as file:
-        return json.loads(file.metadata()[METADATA])

@@ -17,6 +17,7 @@ import torch
 from torch.nn.functional import cross_entropy
 from torch.optim.adamw import adamw
 
+from synthlib.devices import device_named
 from synthlib.receipts import write_atomic
 from synthlib.settings import InputError, TrainSettings
 from synthlib.training.augment import batches, crop_and_resize, draw_crops, normalise, seeded
@@ -55,7 +56,7 @@ def train(
     InputError: images or labels of another type or shape, fewer than two images, or a loss that is not finite.
     """
     _check_data(images, labels, n_classes)
-    device = torch.device(settings.device)
+    device = device_named(settings.device)
     size = images.shape[-1]
     model = _initial_model(settings.architecture, n_classes, size, training_seed).to(device)
     model = model.to(memory_format=memory_format(model)).train()
@@ -90,10 +91,15 @@ def train(
     return Trained(_cpu_state(model.state_dict()), history, n_steps=settings.epochs * len(steps))
 
 
-def save_model(path: Path, trained: Trained, architecture: str, classes: list[str]) -> None:
-    """Write a checkpoint: safetensors, with architecture and classes as JSON under the metadata key "synthlib"."""
-    description = json.dumps({"architecture": architecture, "classes": list(classes)})
-    write_atomic(path, safetensors.torch.save(trained.state, {METADATA: description}))
+def model_bytes(trained: Trained, record: dict) -> bytes:
+    """A checkpoint's bytes: safetensors, with `record` (architecture, classes, ...) as JSON under the key "synthlib"."""
+    return safetensors.torch.save(trained.state, {METADATA: json.dumps(record)})
+
+
+def read_record(path: Path) -> dict:
+    """What a checkpoint says of itself; see replicates.py for what 02_train writes."""
+    with safetensors.safe_open(path, "pt") as file:
+        return json.loads(file.metadata()[METADATA])
 
 
 def load_model(path: Path, architecture: str, n_classes: int, image_size: int) -> torch.nn.Module:
