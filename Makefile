@@ -4,7 +4,7 @@ VENV ?= .venv
 EXPERIMENT ?= pocket
 BIN = $(VENV)/bin
 
-.PHONY: setup reproduce test test-all lint lab badges clean
+.PHONY: setup reproduce test test-all lint lab reference badges clean
 reproduce: setup
 	$(BIN)/synthlib reproduce $(EXPERIMENT)
 
@@ -20,6 +20,12 @@ lint: setup
 
 lab: setup
 	$(BIN)/jupyter lab notebooks
+
+# Commit a finished run as the one that others are compared with.
+reference: setup
+	$(BIN)/synthlib reproduce $(EXPERIMENT)
+	mkdir -p figures/reference/$(EXPERIMENT)
+	cp figures/$(EXPERIMENT)/*.png figures/$(EXPERIMENT)/*.csv figures/$(EXPERIMENT)/*.md figures/reference/$(EXPERIMENT)
 
 badges: setup
 	$(BIN)/python notebooks/write_badges.py
