@@ -261,7 +261,10 @@ def state(notebook: str, parameters: Mapping[str, Any], verify: bool = False) ->
 
 def recorded(seconds: float) -> dict[str, Any]:
     """What is recorded and never compared: versions, hardware, commit, time, memory."""
-    versions = {name: importlib.metadata.version(name) for name in RECORDED_PACKAGES if name in _installed()}
+    versions = {}
+    for name in RECORDED_PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
     unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes there
     return {
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -272,10 +275,6 @@ def recorded(seconds: float) -> dict[str, Any]:
         "versions": versions,
         "hardware": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
     }
-
-
-def _installed() -> set[str]:
-    return {(distribution.name or "").lower() for distribution in importlib.metadata.distributions()}
 
 
 def commit() -> str:

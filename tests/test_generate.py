@@ -90,6 +90,25 @@ def test_a_folder_of_another_plan_is_refused_and_left_alone(make):
     make("mine", trick="class_prompt", images_per_class=2, num_inference_steps=4, replace=True)
 
 
+def test_a_class_with_other_words_is_drawn_anew(make, drawn, monkeypatch):
+    from dataclasses import replace
+
+    from synthlib.generation import generate as module
+
+    before = images_of(make("words", trick="class_prompt", images_per_class=2))
+    blocks, real = len(drawn), module.read_spec
+
+    def with_other_words(*given):
+        spec = real(*given)
+        return replace(spec, classes=spec.classes | {"three": "two"})
+
+    monkeypatch.setattr(module, "read_spec", with_other_words)
+    after = images_of(make("words", trick="class_prompt", images_per_class=2, replace=True))
+    changed = {name for name in before if before[name] != after[name]}
+    assert {name.split("-")[2] for name in changed} == {"three"} and len(changed) == 2
+    assert len(drawn) == blocks + 1  # the images of seven are still good
+
+
 def test_shards_keep_what_made_each_image(make):
     images = load_shards(make("rows", trick="multi_domain", images_per_class=2)[:-1])
     assert images.classes == ["three", "seven"] and images.labels.tolist() == [0, 0, 1, 1]

@@ -96,7 +96,7 @@ def generate(plan: Plan) -> list[Path]:
     wanted = {}
     for number, first in enumerate(range(0, len(plan), settings.shard_rows)):
         rows = plan.rows(first, first + settings.shard_rows)
-        content = [key.settings, list(spec.classes), rows["image_id"].to_pylist(), rows["label"].to_pylist()]
+        content = [key.settings, list(spec.classes), rows.to_pydict()]
         wanted[folder / f"shard-{number:05d}-{digests.sha256_json(content)[:8]}.parquet"] = rows
     missing = [path for path in wanted if not receipts.is_current(path, key)]
     existing = _Existing(folder, settings.reuse_dirs, key) if missing else None
@@ -134,25 +134,32 @@ def _remove_others(folder: Path, wanted: set[Path]) -> None:
 
 
 class _Existing:
-    """Images that are there already: by image_id, from shards of the same key, here and in `reuse_dirs`."""
+    """Images that are there already, by their rows, from shards of the same key, here and in `reuse_dirs`."""
 
     def __init__(self, folder: Path, reuse_dirs: list[str], key: receipts.FileKey) -> None:
-        self.place: dict[str, tuple[Path, int]] = {}
+        self.place: dict[tuple, tuple[Path, int]] = {}
         self.opened: tuple[Path, list[dict]] | None = None
         for path in (p for d in (folder, *map(paths.resolve, reuse_dirs)) for p in sorted(d.glob("shard-*.parquet"))):
             if receipts.is_current(path, key):
-                for row, image_id in enumerate(read_table(path)["image_id"].to_pylist()):
-                    self.place[image_id] = (path, row)
+                for number, row in enumerate(_identities(read_table(path))):
+                    self.place[row] = (path, number)
 
     def of(self, rows: pa.Table) -> list[bytes | None]:
         """Encoded images of some rows, None where there is none."""
         found: list[bytes | None] = [None] * len(rows)
-        places = [(self.place.get(image_id), i) for i, image_id in enumerate(rows["image_id"].to_pylist())]
+        places = [(self.place.get(row), i) for i, row in enumerate(_identities(rows))]
         for (path, row), i in sorted(place for place in places if place[0]):
             if self.opened is None or self.opened[0] != path:
                 self.opened = (path, read_table(path)["image"].to_pylist())
             found[i] = self.opened[1][row]["bytes"]
         return found
+
+
+def _identities(rows: pa.Table) -> list[tuple]:
+    """What makes each row's image its own, beside the settings that all rows share."""
+    return list(
+        zip(*(rows[name].to_pylist() for name in ("image_id", "prompt", "guidance_scale", "seed")), strict=True)
+    )
 
 
 class _Painter:

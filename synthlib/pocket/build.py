@@ -272,7 +272,7 @@ def build(outdir: Path, settings: BuildSettings, say: Callable[[str], None] = pr
         "seconds": seconds | done["seconds"],
         "begun": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(begun)),
         "versions": versions(),
-        "machine": {"system": platform.platform(), "processor": platform.machine(), "cpus": os.cpu_count()},
+        "machine": {"system": platform.system(), "processor": platform.machine(), "cpus": os.cpu_count()},
     }
     (outdir / "weights_record.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return record

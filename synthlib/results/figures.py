@@ -190,7 +190,7 @@ def plot_diversity_against_accuracy(frame: "pd.DataFrame", ax: Axes | None = Non
             ax.plot(x, y, marker, color=colour, markersize=4, alpha=0.45, markeredgewidth=0, linestyle="none", zorder=2)
         ax.plot(x.mean(), y.mean(), marker, color=colour, markersize=9, markeredgecolor="white", zorder=3,
                 linestyle="none", label=trick_label(trick))  # fmt: skip
-    ax.set_xlabel(f"{MEASURE_LABELS.get(measure, str(measure).replace('_', ' '))} ({space})")
+    ax.set_xlabel(f"{MEASURE_LABELS.get(measure, str(measure).replace('_', ' '))}\n({space})")
     ax.set_ylabel(f"accuracy, % ({MODE_LABELS[mode]})")
     ax.set_title(f"{dataset}, {architecture}", loc="left")
     ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.2, title=MARK_SIZES, alignment="left")

@@ -14,6 +14,7 @@ from synthlib.runs.experiment import Experiment, PlannedStep
 from synthlib.runs.run import STAMP
 from synthlib.settings import InputError
 
+START_UP_S = 6  # of a step around its own work: processes, imports (measured on 2 cores)
 REDO_AT_MOST_S = 30 * 60  # older code is run again unasked if that takes less, by the times its receipts record
 
 
@@ -57,6 +58,7 @@ def dry_run(experiment: Experiment, steps: list[PlannedStep], cores: int) -> str
     for step in waiting:
         receipt = receipts.read_receipt(step.run_dir)
         measured = experiment.measured.get(step.notebook, {})
+        seconds += START_UP_S
         seconds += receipt["recorded"]["seconds"] if receipt else measured.get("seconds", float("nan"))
         made = sum(made["bytes"] for made in receipt["outputs"].values()) / 1e6 if receipt else None
         megabytes += made if receipt else measured.get("megabytes", float("nan"))

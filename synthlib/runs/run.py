@@ -36,6 +36,8 @@ def run_step(notebook: str, parameters: dict[str, Any]) -> str:
 
 def _execute(notebook: str, parameters: dict[str, Any], folder: Path) -> None:
     """Execute a notebook with typed parameters; its cells and outputs land in the step's folder, as executed.ipynb."""
+    # jsonschema would import this for a check of addresses that no notebook needs: 1.8 s of every step.
+    sys.modules.setdefault("rfc3987_syntax", None)
     import papermill
     from jupyter_client.manager import AsyncKernelManager
     from nbclient.exceptions import DeadKernelError
