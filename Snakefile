@@ -44,4 +44,4 @@ for step in steps.values():
             python=sys.executable,
             notebook=step.notebook,
         shell:
-            "{params.python} -m synthlib.cli run {params.notebook} --params {input.spec} > {log} 2>&1"
+            "{params.python:q} -m synthlib.cli run {params.notebook} --params {input.spec:q} > {log:q} 2>&1"

@@ -123,6 +123,8 @@ def _run(options: argparse.Namespace) -> None:
         raise InputError(f"no file {options.params}; expected a JSON file of parameters.") from None
     except json.JSONDecodeError as error:
         raise InputError(f"{options.params}, line {error.lineno}: {error.msg}; expected JSON.") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{options.params} holds a JSON {type(content).__name__}; expected an object of parameters.")
     print(f"{options.notebook}: {run_step(options.notebook, content.get('parameters', content))}")
 
 

@@ -60,7 +60,11 @@ class _Bare(ast.NodeTransformer):
 
 def bare_source(source: str) -> str:
     """A source in normal form: two that differ in comments, layout, docstrings or annotations only become equal."""
-    return ast.unparse(ast.fix_missing_locations(_Bare().visit(ast.parse(source))))
+    try:
+        tree = ast.parse(source)
+    except SyntaxError:  # a cell with magics, such as %matplotlib
+        return source
+    return ast.unparse(ast.fix_missing_locations(_Bare().visit(tree)))
 
 
 def code_cells(notebook: Path) -> list[str]:
@@ -82,7 +86,8 @@ def _module_file(name: str) -> Path | None:
 def _imports(source: str) -> set[str]:
     """The synthlib modules that a source imports, at the top or inside functions."""
     found = set()
-    for node in ast.walk(ast.parse(source)):
+    lines = [line for line in source.splitlines() if not line.lstrip().startswith(("%", "!"))]
+    for node in ast.walk(ast.parse("\n".join(lines))):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:

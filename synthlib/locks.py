@@ -1,5 +1,6 @@
 """One claim mechanism: an OS file lock held by the process that does the work, and freed by its death."""
 
+import contextlib
 import json
 import os
 import time
@@ -55,12 +56,13 @@ def _end_orphan(owner: dict, path: Path) -> None:
             f"Ending process {pid}, left over from an interrupted run, which still holds {path.parent.name}.",
             flush=True,
         )
-        process = psutil.Process(pid)
-        process.terminate()
-        try:
-            process.wait(timeout=10)
-        except psutil.TimeoutExpired:
-            process.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):  # it may die by itself just now
+            process = psutil.Process(pid)
+            process.terminate()
+            try:
+                process.wait(timeout=10)
+            except psutil.TimeoutExpired:
+                process.kill()
 
 
 def claim(path: Path, wait: bool = True) -> Lock | None:

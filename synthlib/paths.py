@@ -61,6 +61,11 @@ def reference_dir(experiment: str) -> Path:
     return root() / "figures" / "reference" / experiment
 
 
+def referee_weights() -> Path:
+    """The network behind the feature space pocket-referee-v1."""
+    return package() / "pocket" / "referee.safetensors"
+
+
 def run_dir(experiment: str, step: str, *condition: str) -> str:
     """The folder of one step, below the root: papermill_runs/<experiment>/<step>/<condition>."""
     return "/".join(["papermill_runs", experiment, step, "-".join(condition)]).rstrip("/")

@@ -27,7 +27,7 @@ RECEIPT = "receipt.json"
 COSTLY = {
     "shards": ("generation.prompts", "generation.plan", "generation.checkpoints", "generation.sampler"),
     "checkpoints": ("training.augment", "training.models", "training.train"),
-    "logits": ("training.augment", "training.models", "evaluation.predict"),
+    "logits": ("training.augment", "training.models", "training.train", "evaluation.predict"),
 }
 RECORDED_PACKAGES = ("torch", "torchvision", "diffusers", "transformers", "timm", "numpy", "pillow", "pyarrow")
 
@@ -96,6 +96,8 @@ def input_digests(parameters: Mapping[str, Any]) -> dict[str, Any]:
         inputs["dataset"] = dataset_digest(parameters["dataset"])
     if "model" in parameters:
         inputs["model"] = model_digest(parameters["model"])
+    if parameters.get("measures"):
+        inputs["referee"] = digests.sha256_file(paths.referee_weights())  # of the feature space
     if "results" in parameters:
         inputs["results.yaml"] = digests.sha256_json(read_yaml(paths.results_file()))
         inputs["published.csv"] = digests.sha256_file(paths.published_file())
@@ -137,10 +139,16 @@ def _key_file(path: Path) -> Path:
     return path.with_name(f"{path.name}.key")
 
 
-def write_keyed(path: Path, data: bytes, key: FileKey) -> None:
-    """Write a costly file, then its key beside it."""
+def write_keyed(path: Path, data: bytes, key: FileKey, seconds: float) -> None:
+    """Write a costly file, then beside it its key and the seconds that its content took to make."""
     write_atomic(path, data)
-    write_json(_key_file(path), asdict(key) | {"sha256": digests.sha256_file(path)})
+    write_json(_key_file(path), asdict(key) | {"sha256": digests.sha256_bytes(data), "seconds": round(seconds, 2)})
+
+
+def seconds_of_older_code(folder: Path) -> float:
+    """How long a folder's costly files took that today's code would make again."""
+    keys = [read_json(file) for file in folder.glob("*.key")]
+    return sum(key["seconds"] for key in keys if key["code"] != costly_code(key["kind"]))
 
 
 def is_current(path: Path, key: FileKey) -> bool:
@@ -200,21 +208,42 @@ class Step:
 
 
 def begin(notebook: str, settings: object) -> Step:
-    """Claim a step's folder and fix its key. Raises InputError where an input is missing: it names the notebook to run."""
+    """Claim a step's folder and fix its key.
+
+    Raises InputError, naming the notebook to run, where an input is missing, was made from inputs that have changed since,
+    or is of another data set, trick or architecture than `settings` says.
+    """
     parameters = asdict(settings)
-    inputs = input_digests(parameters)
-    for folder in input_dirs(parameters):
-        if inputs[folder] is None:
-            step = next((name for name in paths.STEPS if f"/{name}" in f"/{folder}"), "the notebook that fills it")
-            chosen = ", ".join(
-                f"{k}={parameters[k]!r}" for k in ("dataset", "trick", "architecture") if k in parameters
-            )
-            raise InputError(f"no finished run in {folder}; run notebooks/{step}.ipynb first, with {chosen}.")
     folder = paths.resolve(parameters["run_dir"])
+    for name in input_dirs(parameters):
+        _check_input(name, parameters)
     lock = claim(folder / ".lock")
+    for left in folder.glob(".*.part"):  # of writes that a kill cut off
+        left.unlink()
+    inputs = input_digests(parameters)
     if state(notebook, parameters) != "done":
         (folder / RECEIPT).unlink(missing_ok=True)
     return Step(notebook, folder, parameters, inputs, digests.notebook_digest(notebook), time.time(), lock)
+
+
+def _check_input(folder: str, parameters: Mapping[str, Any]) -> None:
+    receipt = read_receipt(folder)
+    if receipt is None:
+        step = next((name for name in paths.STEPS if f"/{name}" in f"/{folder}"), "the notebook that fills it")
+        chosen = ", ".join(f"{k}={parameters[k]!r}" for k in ("dataset", "trick", "architecture") if k in parameters)
+        raise InputError(f"no finished run in {folder}; run notebooks/{step}.ipynb first, with {chosen}.")
+    again = f"run notebooks/{receipt['notebook']}.ipynb again"
+    for name in input_dirs(receipt["parameters"]):
+        made = output_digests(name)
+        if made is None or receipt["inputs"][name] != digests.sha256_json(made):
+            raise InputError(f"{folder} was made from {name}, which has changed since; {again}.")
+    of_one_condition = folder in (parameters.get("generated_dir"), parameters.get("trained_dir"))
+    for name in ("dataset", "trick", "architecture") if of_one_condition else ():
+        theirs = receipt["parameters"].get(name)
+        if name in parameters and theirs not in (None, parameters[name]):
+            raise InputError(
+                f"{folder} has {name} {theirs!r}; expected {parameters[name]!r}: set {name} to match, or {again}."
+            )
 
 
 def read_output(folder: str | Path, name: str) -> Path:
@@ -225,6 +254,7 @@ def read_output(folder: str | Path, name: str) -> Path:
         raise InputError(f"{folder} has no finished output {name}; run the notebook that makes it again.")
     path = folder / name
     if not path.is_file() or digests.sha256_file(path) != receipt["outputs"][name]["sha256"]:
+        (folder / RECEIPT).unlink()  # so that the next run makes it again
         raise InputError(
             f"{path} is missing or damaged (its sha256 is not its receipt's); run {receipt['notebook']} again."
         )

@@ -19,6 +19,7 @@ from synthlib import paths
 TRICKS = ("base_class", "class_prompt", "multi_domain", "random_guidance", "merged", "merged_full")
 MERGED_TRICKS = ("class_prompt", "multi_domain", "random_guidance")  # what merged and merged_full are made of
 TRICK_ALIASES = {"multidomain": "multi_domain", "random_scale": "random_guidance", "base": "base_class"}
+ARCHITECTURES = ("resnet", "vit")
 EVALUATION_MODES = ("eval", "authors")
 
 
@@ -149,6 +150,7 @@ class GenerateSettings(_FromParameters):
         least = {"images_per_class": 1, "replicates": 1, "seed": 0, "guidance_scale": 1, "min_scale": 1, "max_scale": 1}
         least |= {"num_inference_steps": 1, "height": 0, "width": 0, "batch_size": 1, "shard_rows": 1, "threads": 1}
         _counts(self, least)
+        _check(self.num_inference_steps < 1000, "num_inference_steps", self.num_inference_steps, "fewer than 1000")
         _check(self.min_scale <= self.max_scale, "min_scale", self.min_scale, f"at most max_scale ({self.max_scale})")
         choose("precision", self.precision, ("float32", "float16", "bfloat16"))
         _fill(self, "run_dir", paths.run_dir("interactive", "01_generate", self.dataset, self.trick))
@@ -176,6 +178,7 @@ class TrainSettings(_FromParameters):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "trick", trick_name(self.trick))
+        choose("architecture", self.architecture, ARCHITECTURES)
         least = {"images_per_class": 0, "seed": 0, "epochs": 1, "batch_size": 1, "weight_decay": 0, "threads": 1}
         _counts(self, least)
         _check(0 < self.learning_rate < 10, "learning_rate", self.learning_rate, "a number between 0 and 10")
@@ -205,6 +208,7 @@ class EvaluateSettings(_FromParameters):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "trick", trick_name(self.trick))
+        choose("architecture", self.architecture, ARCHITECTURES)
         _counts(self, {"batch_size": 1, "shuffles": 1, "seed": 0, "threads": 1})
         condition = (self.dataset, self.trick)
         _fill(self, "run_dir", paths.run_dir("interactive", "03_eval", *condition, self.architecture))
@@ -228,8 +232,11 @@ class FiguresSettings(_FromParameters):
     def __post_init__(self) -> None:
         _fill(self, "run_dir", paths.run_dir(self.experiment, "04_figures"))
         _fill(self, "figures_dir", f"figures/{self.experiment}")
-        _fill(self, "evaluated_dirs", paths.finished(self.experiment, "03_eval"))
-        _fill(self, "generated_dirs", paths.finished(self.experiment, "01_generate"))
+        for result in self.results:
+            choose("result", result, read_yaml(paths.results_file()))
+        if not self.evaluated_dirs and not self.generated_dirs:
+            _fill(self, "evaluated_dirs", paths.finished(self.experiment, "03_eval"))
+            _fill(self, "generated_dirs", paths.finished(self.experiment, "01_generate"))
 
 
 SETTINGS = {

@@ -67,6 +67,7 @@ def test_a_cell_is_its_chain_and_nothing_else():
         ("T1/digit/merged/vit", "did you mean 'digits'"),
         ("T1/digits/merged/vti", "did you mean 'vit'"),
         ("T2/digits/class_prompt/vit", "unknown trick of T2"),
+        ("F1/digits/merged/vit", "no cells"),
     ],
 )
 def test_a_wrong_cell_is_one_line(text, said):

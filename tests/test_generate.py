@@ -62,6 +62,14 @@ def test_a_finished_set_and_another_shard_layout_draw_nothing(make, drawn):
     assert len(list(Path(again[0]).parent.glob("shard-*.parquet"))) == 3  # the old layout is gone
 
 
+def test_fewer_images_lose_none(make, drawn):
+    many = images_of(make("fewer", trick="class_prompt", images_per_class=8, shard_rows=8))
+    blocks = len(drawn)
+    make("fewer", trick="class_prompt", images_per_class=2, shard_rows=8)
+    assert images_of(make("fewer", trick="class_prompt", images_per_class=8, shard_rows=8)) == many
+    assert len(drawn) == blocks
+
+
 def test_merged_draws_nothing_where_its_sources_exist(make, drawn, tmp_path):
     parts = {}
     for trick in ("class_prompt", "multi_domain", "random_guidance"):
@@ -131,7 +139,7 @@ def test_sampler_agrees_with_the_diffusers_pipeline_image_by_image(embedded):
     text = checkpoints.encode_prompts(embedded, ["", *prompts])
     ours = sampler.draw(embedded, text[1:], text[:1], torch.tensor(scales), seeds, 10, 32, 32)
     for image, prompt, scale, seed in zip(ours, prompts, scales, seeds, strict=True):
-        latents = sampler.initial_noise([seed], (4, 8, 8))
+        latents = sampler.initial_noise([seed], (embedded.unet.config.in_channels, 8, 8))
         given = {"num_inference_steps": 10, "guidance_scale": scale, "latents": latents, "output_type": "np"}
         theirs = pipeline(prompt, **given).images[0]
         assert np.abs(image.numpy() - theirs * 255).max() <= 1.01  # rounding of a last bit
@@ -171,6 +179,7 @@ def test_own_classes_with_a_tiny_checkpoint_of_stable_diffusions_layout(tiny_sd,
         (["--classes", " "], "folder"),
         (["--classes", "three", "--trick", "multi_domain", "--domains", "oil"], "does not know 'oil'"),
         (["--classes", "three", "--device", "tpu9"], "device"),
+        (["--classes", "three", "--ddim_steps", "1000"], "fewer than 1000"),
     ],
 )
 def test_bad_input_is_one_line_and_not_zero(words, said, tmp_path, capsys):
@@ -180,6 +189,16 @@ def test_bad_input_is_one_line_and_not_zero(words, said, tmp_path, capsys):
     lines = capsys.readouterr().err.strip().splitlines()
     assert said in lines[-1] and lines[-1].startswith("synthlib: ")
     assert not list(tmp_path.rglob("*.png")) and not list(tmp_path.rglob("*.parquet"))
+
+
+def test_a_checkpoint_of_another_kind_is_refused(tiny_sd, tmp_path):
+    import shutil
+
+    shutil.copytree(tiny_sd, tmp_path / "v")
+    file = tmp_path / "v" / "scheduler" / "scheduler_config.json"
+    file.write_text(file.read_text().replace('"prediction_type": "epsilon"', '"prediction_type": "v_prediction"'))
+    with pytest.raises(InputError, match="prediction_type 'v_prediction'"):
+        checkpoints.open_checkpoint(str(tmp_path / "v"))
 
 
 def test_a_truncated_checkpoint_is_one_line(tiny_sd, tmp_path):
@@ -222,7 +241,9 @@ def tiny_sd(tmp_path_factory):
         block_out_channels=(32, 32, 32, 32), down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4, latent_channels=4, norm_num_groups=8,
     ).save_pretrained(folder / "vae")  # fmt: skip
-    PNDMScheduler(skip_prk_steps=True).save_pretrained(folder / "scheduler")
+    PNDMScheduler(
+        skip_prk_steps=True, beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012
+    ).save_pretrained(folder / "scheduler")
     (folder / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline"}))
     assert paths.embedded_model() != folder
     return folder

@@ -16,7 +16,6 @@ from synthlib.pocket.check import (
     nearest_glyph,
     open_weights,
     sample,
-    vendi_score,
 )
 from synthlib.pocket.glyphs import CLASSES, DOMAINS, HELD_OUT_FONTS, TRAINING_FONTS, draw_glyphs
 from synthlib.pocket.parts import make_scheduler
@@ -153,12 +152,6 @@ def test_a_tiny_build_gives_a_folder_that_loads_and_records_itself(tiny_build):
         "referee.safetensors",
         "referee_record.json",
     }
-
-
-def test_vendi_score_counts_different_rows():
-    assert vendi_score(torch.eye(4)) == pytest.approx(4)
-    assert vendi_score(torch.ones(4, 3)) == pytest.approx(1)
-    assert vendi_score(torch.tensor([[1.0, 0], [1, 0], [0, 1], [0, 1]])) == pytest.approx(2)
 
 
 def test_a_copied_glyph_is_caught(monkeypatch):

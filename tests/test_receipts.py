@@ -90,12 +90,13 @@ def test_a_finished_step_is_done_and_says_why_it_is_not(step, own_root):
     (folder / "out.bin").write_bytes(b"02_trulo")
     assert receipts.state("02_train", step) == "done"  # size is compared, bytes only when asked
     assert receipts.state("02_train", step, verify=True) == "output damaged: out.bin"
+    whole = (folder / "receipt.json").read_bytes()
     with pytest.raises(InputError, match="damaged"):
         receipts.read_output(step["run_dir"], "out.bin")
+    assert receipts.state("02_train", step) == "missing"  # so that the next run makes it again
+    (folder / "receipt.json").write_bytes(whole)
     (folder / "out.bin").unlink()
     assert receipts.state("02_train", step) == "output missing: out.bin"
-    (folder / "receipt.json").unlink()
-    assert receipts.state("02_train", step) == "missing"
 
 
 def test_a_step_depends_on_the_bytes_of_its_inputs_and_not_on_their_receipts_time(step, own_root, settings):
@@ -116,6 +117,22 @@ def test_a_missing_input_names_the_notebook_to_run(own_root, settings):
         receipts.begin("02_train", settings("02_train"))
 
 
+def test_an_input_of_another_condition_or_of_a_changed_run_is_refused(step, own_root, settings):
+    given = {"trained_dir": step["run_dir"], "generated_dir": step["generated_dir"]}
+    with pytest.raises(InputError, match="has trick 'merged'; expected 'base_class'"):
+        receipts.begin("03_eval", settings("03_eval", trick="base_class", **given))
+    upstream = receipts.begin("01_generate", settings("01_generate", run_dir=step["generated_dir"]))
+    receipts.write_atomic(upstream.folder / "out.bin", b"other")
+    upstream.finish([upstream.folder / "out.bin"])
+    with pytest.raises(InputError, match="has changed since; run notebooks/02_train.ipynb again"):
+        receipts.begin("03_eval", settings("03_eval", **given))
+
+
+def test_a_cell_with_magics_is_compared_as_it_stands():
+    assert digests.bare_source("%matplotlib inline\nx = 1") != digests.bare_source("%matplotlib inline\nx = 2")
+    assert digests.modules_used(["%time\nfrom synthlib import paths"]) == ["synthlib.paths"]
+
+
 def test_versions_and_time_are_recorded_and_never_compared(step, own_root):
     file = own_root / step["run_dir"] / "receipt.json"
     receipt = json.loads(file.read_text())
@@ -127,9 +144,14 @@ def test_versions_and_time_are_recorded_and_never_compared(step, own_root):
 def test_a_costly_file_is_current_only_whole_and_with_its_key(tmp_path):
     key = receipts.file_key("checkpoints", {"epochs": 3})
     file = tmp_path / "model.safetensors"
-    receipts.write_keyed(file, b"weights", key)
+    receipts.write_keyed(file, b"weights", key, seconds=2.5)
     assert receipts.is_current(file, key)
     assert not receipts.is_current(file, receipts.file_key("checkpoints", {"epochs": 4}))
+    assert receipts.seconds_of_older_code(tmp_path) == 0
+    stored = json.loads((tmp_path / "model.safetensors.key").read_text())
+    (tmp_path / "model.safetensors.key").write_text(json.dumps(stored | {"code": "older"}))
+    assert not receipts.is_current(file, key) and receipts.seconds_of_older_code(tmp_path) == 2.5
+    (tmp_path / "model.safetensors.key").write_text(json.dumps(stored))
     file.write_bytes(b"weight")
     assert not receipts.is_current(file, key)
 

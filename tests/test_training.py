@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from synthlib.settings import InputError, TrainSettings
+from synthlib.settings import ARCHITECTURES, InputError, TrainSettings
 from synthlib.training import train as training
 from synthlib.training.augment import (
     IMAGENET_MEAN,
@@ -17,7 +17,7 @@ from synthlib.training.augment import (
     draw_crops,
     normalise,
 )
-from synthlib.training.models import ARCHITECTURES, build_model
+from synthlib.training.models import build_model
 from synthlib.training.train import load_model, model_bytes, train
 
 

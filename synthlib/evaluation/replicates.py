@@ -1,5 +1,6 @@
 """All replicates of a condition, tested: logits of each classifier in both evaluation modes, and the result rows."""
 
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -13,6 +14,8 @@ from synthlib.evaluation.predict import predict_authors, predict_eval
 from synthlib.progress import progress
 from synthlib.settings import EvaluateSettings, InputError
 from synthlib.training.train import load_model, read_record
+
+EVAL_BATCH_SIZE = 256  # of `eval` mode, where a prediction does not depend on its batch but for last bits
 
 
 def evaluate_replicates(real: ImageSet, settings: EvaluateSettings, folder: Path) -> tuple[list[Path], pd.DataFrame]:
@@ -37,9 +40,15 @@ def evaluate_replicates(real: ImageSet, settings: EvaluateSettings, folder: Path
                 f"{real.classes}. Train on images of this data set."
             )
         path = folder / f"logits-r{record['replicate']}.safetensors"
-        key = receipts.file_key("logits", kept | {"images": images, "checkpoint": digests.sha256_file(checkpoint)})
+        key = receipts.file_key(
+            "logits",
+            kept
+            | {"images": images, "eval_batch_size": EVAL_BATCH_SIZE, "checkpoint": digests.sha256_file(checkpoint)},
+        )
         if not receipts.is_current(path, key):
-            receipts.write_keyed(path, logits_bytes(_test(checkpoint, real, settings)), key)
+            start = time.monotonic()
+            data = logits_bytes(_test(checkpoint, real, settings))
+            receipts.write_keyed(path, data, key, time.monotonic() - start)
         classifier = Classifier(
             dataset=settings.dataset,
             trick=settings.trick,
@@ -67,4 +76,6 @@ def _test(checkpoint: Path, real: ImageSet, settings: EvaluateSettings) -> Logit
         device_named(settings.device)
     )
     authors, order = predict_authors(model, real.images, settings.batch_size, settings.shuffles, settings.seed)
-    return Logits(eval=predict_eval(model, real.images, 256), authors=authors, order=order, labels=real.labels)
+    return Logits(
+        eval=predict_eval(model, real.images, EVAL_BATCH_SIZE), authors=authors, order=order, labels=real.labels
+    )

@@ -9,6 +9,7 @@ import torch
 
 from synthlib import paths
 from synthlib.devices import device_named
+from synthlib.receipts import read_json
 from synthlib.settings import InputError
 
 # Stable Diffusion v1's noise schedule, explicit: a checkpoint's own config may be PNDM's, which would clip the samples.
@@ -64,6 +65,12 @@ def open_checkpoint(model: str, device: str = "cpu", precision: str = "float32")
 
     logging.disable_progress_bar()
     where = device_named(device)
+    schedule = read_json(folder / "scheduler" / "scheduler_config.json") or {}
+    for name in ("prediction_type", "beta_schedule", "num_train_timesteps"):
+        if schedule.get(name, DDIM[name]) != DDIM[name]:
+            raise InputError(
+                f"{folder} has {name} {schedule[name]!r}; this sampler draws Stable Diffusion v1's kind, {DDIM[name]!r}."
+            )
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
         parts = {

@@ -1,5 +1,6 @@
 """Generate: the rows of a plan -> shards of images. Whatever exists already is not drawn again."""
 
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -109,24 +110,29 @@ def generate(plan: Plan) -> list[Path]:
             return False
         with lock:
             if not receipts.is_current(path, key):
-                rows = wanted[path]
+                rows, start = wanted[path], time.monotonic()
                 images = painter.fill(existing.of(rows), rows)
-                receipts.write_keyed(path, shard_bytes(rows, images, list(spec.classes)), key)
+                receipts.write_keyed(path, shard_bytes(rows, images, list(spec.classes)), key, time.monotonic() - start)
         return True
 
     what = f"{spec.name} {settings.trick}"
     busy = [path for path in progress(missing, what, unit="shard") if not make(path, wait=False)]
     for path in busy:  # made by now, or left by a worker that died
         make(path, wait=True)
-    _remove_others(folder, set(wanted))
+    _remove_others(folder, wanted, key)
     print(f"{len(plan)} images: {painter.drawn} drawn, {len(plan) - painter.drawn} there already.")
     return [*wanted, folder / PLAN_FILE]
 
 
-def _remove_others(folder: Path, wanted: set[Path]) -> None:
-    """Remove shards of an earlier layout, which hold nothing that the plan's shards do not hold, and old lock files."""
-    for path in folder.glob("shard-*.parquet"):
-        if path not in wanted:
+def _remove_others(folder: Path, wanted: dict[Path, pa.Table], key: receipts.FileKey) -> None:
+    """Remove shards of an earlier layout or of older code, and old lock files.
+
+    Shards that hold images beyond today's plan stay, for when more are asked for again.
+    """
+    others = [path for path in folder.glob("shard-*.parquet") if path not in wanted]
+    rows = {row for table in wanted.values() for row in _identities(table)} if others else set()
+    for path in others:
+        if not receipts.is_current(path, key) or rows.issuperset(_identities(read_table(path))):
             path.with_name(f"{path.name}.key").unlink(missing_ok=True)
             path.unlink()
     for path in folder.glob(".shard-*.lock*"):

@@ -5,16 +5,15 @@ The judge learned from held-out fonts and seeds. Real digits play no part in any
 
 import json
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor
-from transformers import AutoTokenizer, CLIPTextModel
 
+from synthlib.evaluation.diversity import vendi
+from synthlib.generation.checkpoints import Checkpoint, encode_prompts, open_checkpoint
+from synthlib.generation.sampler import draw
 from synthlib.pocket.glyphs import CLASSES, DOMAINS, HELD_OUT_FONTS, TRAINING_FONTS, Glyphs, draw_glyphs
-from synthlib.pocket.parts import make_scheduler
 from synthlib.pocket.referee import FEATURE_SPACE, Referee, judge, load_referee
 
 FOLDER = Path(__file__).parent
@@ -31,62 +30,35 @@ MARKS = {
 CHECK_SEED = 5_000  # apart from the seeds of the corpus and of the referee
 
 
-@dataclass(frozen=True)
-class Parts:
-    """The parts of a checkpoint folder that sampling needs."""
-
-    tokenizer: object
-    text_encoder: CLIPTextModel
-    unet: UNet2DConditionModel
-    autoencoder: AutoencoderKL
-
-
-def open_weights(folder: Path = FOLDER / "weights") -> Parts:
+def open_weights(folder: Path = FOLDER / "weights") -> Checkpoint:
     """Open a checkpoint folder for sampling."""
-    return Parts(
-        AutoTokenizer.from_pretrained(folder / "tokenizer"),
-        CLIPTextModel.from_pretrained(folder / "text_encoder").eval(),
-        UNet2DConditionModel.from_pretrained(folder / "unet").eval(),
-        AutoencoderKL.from_pretrained(folder / "vae").eval(),
-    )
+    return open_checkpoint(str(folder))
 
 
-@torch.no_grad()
-def sample(parts: Parts, prompts: list[str], guidance_scale: float, seed: int, steps: int = STEPS) -> Tensor:
+def sample(checkpoint: Checkpoint, prompts: list[str], guidance_scale: float, seed: int, steps: int = STEPS) -> Tensor:
     """One image for each prompt, uint8 [N, 3, 32, 32]: DDIM, eta 0; image i's noise comes from seed + i alone."""
-    images, shape = [], (parts.unet.config.in_channels, 8, 8)
-    for start in range(0, len(prompts), BATCH):
-        texts = prompts[start : start + BATCH]
-        context = torch.cat([_embed(parts, [""] * len(texts)), _embed(parts, texts)])
-        noise = [
-            torch.randn(shape, generator=torch.Generator().manual_seed(seed + start + i)) for i in range(len(texts))
-        ]
-        latents, scheduler = torch.stack(noise), make_scheduler()
-        scheduler.set_timesteps(steps)
-        for t in scheduler.timesteps:
-            empty, named = parts.unet(torch.cat([latents] * 2), t, context).sample.chunk(2)
-            latents = scheduler.step(empty + guidance_scale * (named - empty), t, latents).prev_sample
-        decoded = parts.autoencoder.decode(latents / parts.autoencoder.config.scaling_factor).sample
-        images.append(((decoded / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8))
-    return torch.cat(images)
-
-
-def _embed(parts: Parts, texts: list[str]) -> Tensor:
-    tokens = parts.tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
-    return parts.text_encoder(tokens)[0]
-
-
-def vendi_score(features: Tensor) -> float:
-    """Effective number of different rows of [N, D] under the cosine kernel (Friedman and Dieng 2023)."""
-    unit = torch.nn.functional.normalize(features.double(), dim=1)
-    values = torch.linalg.svdvals(unit).square() / len(unit)
-    values = values[values > 1e-12]
-    return float(torch.exp(-(values * values.log()).sum()))
+    texts = list(dict.fromkeys(["", *prompts]))
+    text = encode_prompts(checkpoint, texts)
+    place = torch.tensor([texts.index(prompt) for prompt in prompts])
+    images = [
+        draw(
+            checkpoint,
+            text[part],
+            text[:1],
+            torch.full((len(part),), guidance_scale),
+            [seed + start * BATCH + i for i in range(len(part))],
+            steps,
+            checkpoint.height,
+            checkpoint.width,
+        )
+        for start, part in enumerate(place.split(BATCH))
+    ]
+    return torch.cat(images).permute(0, 3, 1, 2).contiguous()
 
 
 def vendi_per_class(features: Tensor, labels: Tensor, n: int) -> float:
     """Mean over the classes of the Vendi score of the first n rows of each."""
-    return sum(vendi_score(features[labels == k][:n]) for k in range(len(CLASSES))) / len(CLASSES)
+    return sum(vendi(features[labels == k][:n]) for k in range(len(CLASSES))) / len(CLASSES)
 
 
 @torch.no_grad()
@@ -98,9 +70,9 @@ def nearest_glyph(images: Tensor, glyphs: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def reconstruct(parts: Parts, images: Tensor) -> Tensor:
+def reconstruct(checkpoint: Checkpoint, images: Tensor) -> Tensor:
     """Images as the autoencoder gives them back, so that glyphs are compared with samples at equal sharpness."""
-    decoded = [parts.autoencoder(part.float() / 127.5 - 1).sample for part in images.split(BATCH)]
+    decoded = [checkpoint.vae(part.float() / 127.5 - 1).sample for part in images.split(BATCH)]
     return ((torch.cat(decoded) / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
 
 
@@ -110,7 +82,7 @@ def check(
     """Sample, judge, write check.json and contact_sheet.png into `folder`; each mark says whether it is passed."""
     torch.set_num_threads(threads)
     start = time.perf_counter()
-    parts, referee = open_weights(folder / "weights"), load_referee(folder / "referee.safetensors")
+    checkpoint, referee = open_weights(folder / "weights"), load_referee(folder / "referee.safetensors")
     labels = torch.arange(len(CLASSES)).repeat(per_prompt)
     held_out = draw_glyphs(6 * len(labels), CHECK_SEED, HELD_OUT_FONTS)
     judged = {HIGH: [], LOW: []}
@@ -118,7 +90,7 @@ def check(
     for scale in (HIGH, LOW):
         for number, template in enumerate(CLASS_TEMPLATES):
             prompts = [template.format_map({"class": CLASSES[k]}) for k in labels]
-            images = sample(parts, prompts, scale, CHECK_SEED + 10_000 * number)
+            images = sample(checkpoint, prompts, scale, CHECK_SEED + 10_000 * number)
             found, _, features = judge(images, referee)
             judged[scale].append((images, features))
             if scale == HIGH:
@@ -127,7 +99,7 @@ def check(
     classes = torch.arange(len(CLASSES)).repeat(len(domains) // len(CLASSES))
     pairs = list(zip(classes.tolist(), domains.tolist(), strict=True))
     prompts = [DOMAIN_TEMPLATE.format_map({"class": CLASSES[k], "domain": DOMAINS[d]}) for k, d in pairs]
-    multi = sample(parts, prompts, HIGH, CHECK_SEED + 50_000)
+    multi = sample(checkpoint, prompts, HIGH, CHECK_SEED + 50_000)
     found, found_domain, _ = judge(multi, referee)
     agreement[DOMAIN_TEMPLATE] = _percent(found == classes)
     contact_sheet(multi[:100], folder / "contact_sheet.png")
@@ -139,7 +111,9 @@ def check(
         "guidance_1.5": vendi_per_class(torch.cat([f for _, f in judged[LOW]]), every, n),
         "held_out_glyphs": vendi_per_class(judge(held_out.images, referee)[2], held_out.labels, n),
     }
-    copies = near_copies(parts, torch.cat([multi, *(i for i, _ in judged[HIGH])]), held_out, corpus_glyphs, corpus_seed)
+    copies = near_copies(
+        checkpoint, torch.cat([multi, *(i for i, _ in judged[HIGH])]), held_out, corpus_glyphs, corpus_seed
+    )
     mean = sum(agreement.values()) / len(agreement)
     share, domain_agreement = vendi["guidance_1.5"] / vendi["held_out_glyphs"], _percent(found_domain == domains)
     by_class = {CLASSES[k]: _percent(found[classes == k] == k) for k in range(len(CLASSES))}
@@ -170,10 +144,10 @@ def check(
     return result
 
 
-def near_copies(parts: Parts, images: Tensor, held_out: Glyphs, corpus_glyphs: int, corpus_seed: int) -> dict:
+def near_copies(checkpoint: Checkpoint, images: Tensor, held_out: Glyphs, corpus_glyphs: int, corpus_seed: int) -> dict:
     """Share of images nearer to a training glyph than all but 1 % of held-out glyphs are (`nearest_glyph`)."""
     corpus = draw_glyphs(corpus_glyphs, corpus_seed, TRAINING_FONTS).images
-    glyph_distances = nearest_glyph(reconstruct(parts, held_out.images), corpus)
+    glyph_distances = nearest_glyph(reconstruct(checkpoint, held_out.images), corpus)
     distances, line = nearest_glyph(images, corpus), glyph_distances.quantile(0.01)
     return {
         "near_copies_percent": _percent(distances < line),
@@ -214,14 +188,14 @@ def agreement_by_real_referee(folder: Path = FOLDER, per_prompt: int = 20, threa
 
     torch.set_num_threads(threads)
     judge_of_real = _train_on_pool(load_real("digits", "pool"))
-    parts, result = open_weights(folder / "weights"), {}
+    checkpoint, result = open_weights(folder / "weights"), {}
     labels = torch.arange(len(CLASSES)).repeat(per_prompt)
     for template in (*CLASS_TEMPLATES, DOMAIN_TEMPLATE):
         texts = [
             template.format_map({"class": CLASSES[k], "domain": DOMAINS[(i // len(CLASSES)) % len(DOMAINS)]})
             for i, k in enumerate(labels.tolist())
         ]
-        found, _, _ = judge(sample(parts, texts, HIGH, CHECK_SEED + 90_000), judge_of_real)
+        found, _, _ = judge(sample(checkpoint, texts, HIGH, CHECK_SEED + 90_000), judge_of_real)
         result[template] = _percent(found == labels)
     result = {"class_agreement_percent": result, "n_per_template": len(labels), "judge": "CNN trained on the real pool"}
     (folder / "check_real.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

@@ -7,6 +7,7 @@ from pathlib import Path
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
+from synthlib.generation.checkpoints import DDIM
 from synthlib.pocket import words
 from synthlib.pocket.glyphs import SIZE
 
@@ -15,18 +16,8 @@ TEXT_WIDTH = 64
 
 
 def make_scheduler() -> DDIMScheduler:
-    """Stable Diffusion's noise schedule under DDIM (Song et al. 2021)."""
-    return DDIMScheduler(
-        num_train_timesteps=1000,
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        clip_sample=False,
-        set_alpha_to_one=False,
-        steps_offset=1,
-        timestep_spacing="leading",
-        prediction_type="epsilon",
-    )
+    """Stable Diffusion's noise schedule."""
+    return DDIMScheduler(**DDIM)
 
 
 def make_autoencoder() -> AutoencoderKL:

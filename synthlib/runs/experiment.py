@@ -76,6 +76,14 @@ def read_experiment(name: str) -> Experiment:
     content = read_yaml(paths.experiment_file(choose("experiment", name, sorted(experiments))))
     for key in content:
         choose(f"key in {file.name}", key, sorted(KEYS))
+    for key in ("title", "note", "results", "datasets", "architectures"):
+        kind = str if key in ("title", "note") else list
+        if not isinstance(content.get(key), kind) or not content[key]:
+            raise InputError(
+                f"{file}: {key} is {content.get(key)!r}; expected a {kind.__name__}, see experiments/pocket.yaml."
+            )
+    for dataset in content["datasets"]:
+        choose("data set", dataset, paths.dataset_files())
     known = read_results()
     wanted = [choose("result", result, known) for result in content["results"]]
     parameters = {notebook: content.get(section) or {} for section, notebook in SECTIONS.items()}
@@ -214,5 +222,8 @@ def parse_cell(text: str, experiment: Experiment) -> tuple[str, str, str]:
     results = {result.id: result for result in experiment.results}
     result = results[choose("result", parts[0], results)]
     dataset = choose("data set", parts[1], experiment.datasets)
-    trick = choose(f"trick of {result.id}", trick_name(parts[2]), result.tricks)
+    if result.stage != "03_eval":
+        raise InputError(f"{result.id} has no cells of accuracies; expected a result such as T1.")
+    tricks = [trick for trick in result.tricks if trick in experiment.tricks]
+    trick = choose(f"trick of {result.id} in {experiment.name}", trick_name(parts[2]), tricks)
     return dataset, trick, choose("architecture", parts[3], experiment.architectures)

@@ -15,7 +15,7 @@ from synthlib.runs.run import STAMP
 from synthlib.settings import InputError
 
 START_UP_S = 6  # of a step around its own work: processes, imports (measured on 2 cores)
-REDO_AT_MOST_S = 30 * 60  # older code is run again unasked if that takes less, by the times its receipts record
+REDO_AT_MOST_S = 30 * 60  # what older code made is made again unasked if that took less, by the times recorded
 
 
 def states(steps: list[PlannedStep], verify: bool = False) -> dict[str, str]:
@@ -79,8 +79,7 @@ def settle_older_code(steps: list[PlannedStep], redo: bool, keep: bool) -> None:
             receipts.accept_code(paths.resolve(step.run_dir))
             print(f"kept, made by older code: {step.name}")
         return
-    folders = [paths.resolve(step.run_dir) for step in older]
-    seconds = sum(receipts.read_json(folder / receipts.RECEIPT)["recorded"]["seconds"] for folder in folders)
+    seconds = sum(receipts.seconds_of_older_code(paths.resolve(step.run_dir)) for step in older)
     if seconds >= REDO_AT_MOST_S and not redo:
         raise InputError(
             f"{len(older)} steps were made by older code and took {seconds / 60:.0f} minutes; give --redo to run them again "
@@ -129,7 +128,7 @@ def _watch(engine: subprocess.Popen, steps: list[PlannedStep]) -> Iterator[str]:
         for step in [step for step in open_steps if stamp_file(step).exists()]:
             open_steps.remove(step)
             done += 1
-            receipt = receipts.read_json(paths.resolve(step.run_dir) / receipts.RECEIPT)
+            receipt = receipts.read_receipt(step.run_dir)
             took = receipt["recorded"]["seconds"] if receipt else float("nan")
             yield f"[{done:>3}/{len(steps)}] {time.monotonic() - start:5.0f} s  {step.name} ({took:.0f} s)"
         if ended:

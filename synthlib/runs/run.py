@@ -30,7 +30,7 @@ def run_step(notebook: str, parameters: dict[str, Any]) -> str:
         _execute(notebook, parameters, folder)
         if (left := receipts.state(notebook, parameters)) != "done":
             raise InputError(f"{notebook} ran to its end, but its receipt in {folder} says: {left}; run it once more.")
-    receipts.write_json(folder / STAMP, receipts.read_json(folder / receipts.RECEIPT)["recorded"]["finished"])
+    receipts.write_json(folder / STAMP, receipts.read_receipt(folder)["recorded"]["finished"])
     return "fresh" if fresh else "done"
 
 
@@ -46,9 +46,8 @@ def _execute(notebook: str, parameters: dict[str, Any], folder: Path) -> None:
     os.environ |= {DRIVER_VARIABLE: process_id(), "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
     os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
     os.environ |= {"SYNTHLIB_ROOT": str(paths.root()), "HF_HUB_OFFLINE": "1"}
-    receipts.write_atomic(
-        folder / EXECUTED, b"{}\n"
-    )  # a folder that cannot be written is refused before a kernel starts
+    page = folder / f".executed.{os.getpid()}.ipynb"  # of its own, in case another driver is at the same step
+    receipts.write_atomic(page, b"{}\n")  # a folder that cannot be written is refused before a kernel starts
     with tempfile.TemporaryDirectory(prefix="synthlib-") as sockets:
         manager = AsyncKernelManager(kernel_name="python3")
         if sys.platform != "win32":  # TCP ports may race (papermill issue 511); socket paths must be short
@@ -57,7 +56,7 @@ def _execute(notebook: str, parameters: dict[str, Any], folder: Path) -> None:
         try:
             papermill.execute_notebook(
                 str(paths.notebook(notebook)),
-                str(folder / EXECUTED),
+                str(page),
                 parameters=parameters,
                 cwd=str(paths.root()),
                 progress_bar=False,
@@ -70,16 +69,14 @@ def _execute(notebook: str, parameters: dict[str, Any], folder: Path) -> None:
         except papermill.PapermillExecutionError as error:
             if error.ename == "InputError":
                 raise InputError(error.evalue) from None
-            text = "\n".join(error.traceback)
-            raise SystemExit(
-                f"{text}\n{notebook} failed with {error.ename}: {error.evalue}. Its page: {folder / EXECUTED}"
-            )
+            raise SystemExit(f"{notebook} failed with {error.ename}: {error.evalue}. Its page: {folder / EXECUTED}")
         except DeadKernelError:
             raise InputError(
                 f"{notebook}: the kernel died ({watch.how_it_died()}); run again, what is finished is kept."
             )
         finally:
             watch.end()
+            os.replace(page, folder / EXECUTED)
 
 
 class _Watch:

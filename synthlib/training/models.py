@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.functional import relu, scaled_dot_product_attention
 
-from synthlib.settings import InputError, choose
+from synthlib.settings import ARCHITECTURES, InputError, choose
 
 
 class BasicBlock(nn.Module):
@@ -109,7 +109,6 @@ def _vit(n_classes: int, image_size: int) -> nn.Module:
 
 
 _BUILDERS: dict[str, Callable[[int, int], nn.Module]] = {"resnet": _resnet, "vit": _vit}
-ARCHITECTURES = tuple(_BUILDERS)
 
 
 def build_model(architecture: str, n_classes: int, image_size: int) -> nn.Module:
