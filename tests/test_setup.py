@@ -125,6 +125,13 @@ def test_committed_results_are_json_or_text_without_outputs_over_15_mb():
     assert sum(path.stat().st_size for path in (ROOT / "figures" / "reference").rglob("*") if path.is_file()) < 5e6
 
 
+def test_the_readmes_table_is_the_reference_runs():
+    reference = (ROOT / "figures" / "reference" / "pocket" / "accuracy_by_trick.md").read_text().splitlines()
+    assert [line for line in reference if line.startswith("|")]
+    readme = (ROOT / "README.md").read_text()
+    assert all(line in readme for line in reference if line.startswith("|"))
+
+
 def test_json_records_are_well_formed():
     for path in [*ROOT.glob("synthlib/**/*.json"), *ROOT.glob("benchmarks/**/*.json")]:
         json.loads(path.read_text())
