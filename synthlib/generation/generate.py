@@ -93,6 +93,7 @@ def generate(plan: Plan) -> list[Path]:
     checkpoint cannot draw and for words it does not know.
     """
     settings, spec, folder, key = plan.settings, plan.spec, plan.folder, plan.key
+    same_plan = receipts.read_json(folder / PLAN_FILE) == _description(plan)
     receipts.write_json(folder / PLAN_FILE, _description(plan))
     wanted = {}
     for number, first in enumerate(range(0, len(plan), settings.shard_rows)):
@@ -119,20 +120,20 @@ def generate(plan: Plan) -> list[Path]:
     busy = [path for path in progress(missing, what, unit="shard") if not make(path, wait=False)]
     for path in busy:  # made by now, or left by a worker that died
         make(path, wait=True)
-    _remove_others(folder, wanted, key)
+    _remove_others(folder, wanted, key if same_plan else None)
     print(f"{len(plan)} images: {painter.drawn} drawn, {len(plan) - painter.drawn} there already.")
     return [*wanted, folder / PLAN_FILE]
 
 
-def _remove_others(folder: Path, wanted: dict[Path, pa.Table], key: receipts.FileKey) -> None:
-    """Remove shards of an earlier layout or of older code, and old lock files.
+def _remove_others(folder: Path, wanted: dict[Path, pa.Table], key: receipts.FileKey | None) -> None:
+    """Remove shards of another plan, of an earlier layout or of older code, and old lock files.
 
-    Shards that hold images beyond today's plan stay, for when more are asked for again.
+    Shards of this plan (with its `key`) that hold images beyond today's count stay, for when more are asked for again.
     """
     others = [path for path in folder.glob("shard-*.parquet") if path not in wanted]
     rows = {row for table in wanted.values() for row in _identities(table)} if others else set()
     for path in others:
-        if not receipts.is_current(path, key) or rows.issuperset(_identities(read_table(path))):
+        if key is None or not receipts.is_current(path, key) or rows.issuperset(_identities(read_table(path))):
             path.with_name(f"{path.name}.key").unlink(missing_ok=True)
             path.unlink()
     for path in folder.glob(".shard-*.lock*"):
