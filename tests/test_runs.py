@@ -183,8 +183,8 @@ def test_more_images_later_keep_what_was_made(kit):
 
 def test_one_cell_and_one_result_run_only_what_they_need(tmp_path):
     kit = copy_checkout(tmp_path / "kit")
-    said = synthlib(kit, "reproduce", "tiny", "--only", "F1", "--dry-run")
-    assert "2 of 2 steps would run" in said and "02_train" not in said
+    said = synthlib(kit, "reproduce", "smoke", "--only", "F1", "--dry-run")
+    assert "6 of 6 steps would run" in said and "02_train" not in said
     said = synthlib(kit, "reproduce", "tiny", "--cell", "T1/digits/class_prompt/resnet")
     assert set(executed(kit)) == {f"{s}/digits-class_prompt{a}" for s, a in (
         ("01_generate", ""), ("02_train", "-resnet"), ("03_eval", "-resnet"))}  # fmt: skip
