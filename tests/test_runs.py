@@ -1,5 +1,6 @@
 """Whole runs, each on a copy of the checkout: staleness, kills, repeatability, notebooks by hand, every result."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -211,33 +212,33 @@ def test_kill_9_of_everything_at_random_moments_then_the_same_bytes(finished, tm
         time.sleep(moments.uniform(2, 12))
         family = [psutil.Process(engine.pid), *psutil.Process(engine.pid).children(recursive=True)]
         for process in family if engine.poll() is None else []:
-            with_suppressed_kill(process)
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
         engine.wait()
     synthlib(kit, "reproduce", "tiny")
     assert files(kit, TABLES, SHARDS, MODELS) == files(finished, TABLES, SHARDS, MODELS)
 
 
-def with_suppressed_kill(process):
-    try:
-        process.kill()
-    except psutil.NoSuchProcess:
-        pass
+LONG = {"run_dir": "papermill_runs/x/01_generate/a", "images_per_class": 400, "num_inference_steps": 40}
+
+
+def start_long_generation(kit):
+    """A driver at work on a long step, and the kernel that holds the step's lock."""
+    (kit / "p.json").write_text(json.dumps(LONG))
+    command = [sys.executable, "-m", "synthlib.cli", "run", "01_generate", "--params", "p.json"]
+    streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    driver = subprocess.Popen(command, cwd=kit, env=environment(kit), **streams)
+    owner = wait_for(kit / LONG["run_dir"] / ".lock.owner")
+    return driver, psutil.Process(int(json.loads(owner.read_text())["process"].split(":")[0]))
 
 
 def test_an_orphaned_kernel_is_ended_by_the_next_run(tmp_path):
     kit = copy_checkout(tmp_path / "kit")
-    params = {"run_dir": "papermill_runs/x/01_generate/a", "images_per_class": 400, "num_inference_steps": 40}
-    (kit / "p.json").write_text(json.dumps(params))
-    command = [sys.executable, "-m", "synthlib.cli", "run", "01_generate", "--params", "p.json"]
-    driver = subprocess.Popen(
-        command, cwd=kit, env=environment(kit), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    owner = kit / "papermill_runs/x/01_generate/a/.lock.owner"
-    kernel = psutil.Process(int(json.loads(wait_for(owner).read_text())["process"].split(":")[0]))
+    driver, kernel = start_long_generation(kit)
     kernel.suspend()  # so that it cannot notice that its parent is gone
     driver.kill()
     driver.wait()
-    (kit / "p.json").write_text(json.dumps(params | {"images_per_class": 3, "num_inference_steps": 2}))
+    (kit / "p.json").write_text(json.dumps(LONG | {"images_per_class": 3, "num_inference_steps": 2}))
     assert "done" in synthlib(kit, "run", "01_generate", "--params", "p.json")
     assert not kernel.is_running() or kernel.status() == psutil.STATUS_ZOMBIE
 
@@ -252,14 +253,8 @@ def wait_for(path, seconds=60):
 
 def test_a_killed_kernel_is_one_line_with_its_signal_and_memory(tmp_path):
     kit = copy_checkout(tmp_path / "kit")
-    params = {"run_dir": "papermill_runs/x/01_generate/a", "images_per_class": 400, "num_inference_steps": 40}
-    (kit / "p.json").write_text(json.dumps(params))
-    command = [sys.executable, "-m", "synthlib.cli", "run", "01_generate", "--params", "p.json"]
-    driver = subprocess.Popen(
-        command, cwd=kit, env=environment(kit), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
-    owner = wait_for(kit / "papermill_runs/x/01_generate/a/.lock.owner")
-    os.kill(int(json.loads(owner.read_text())["process"].split(":")[0]), signal.SIGKILL)
+    driver, kernel = start_long_generation(kit)
+    kernel.send_signal(signal.SIGKILL)
     said = driver.communicate(timeout=60)[1].strip().splitlines()
     assert driver.returncode == 2
     assert "killed by signal 9, often out of memory; peak seen" in said[-1] and said[-1].startswith("synthlib: ")

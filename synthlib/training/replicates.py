@@ -27,7 +27,7 @@ def train_replicates(
     """
     torch.set_num_threads(settings.threads)
     kept = {name: value for name, value in asdict(settings).items() if name not in PLACES}
-    kept["device"] = hardware_name(settings.device)
+    kept |= {"device": hardware_name(settings.device), "classes": images.classes}
     paths, rows = [], []
     numbers = sorted(set(images.column("replicate").tolist()))
     for number in progress(numbers, f"{settings.dataset} {settings.trick} {settings.architecture}", unit="replicate"):
