@@ -1,0 +1,288 @@
+"""Hub: where a text-to-image model's files are: the embedded one, a local folder or file, or a hub id with a revision.
+
+What a hub sends is announced before it comes, resumed where it was cut off, verified, and never executed. HF_ENDPOINT,
+HF_HOME, HF_HUB_CACHE and HF_HUB_OFFLINE count as they are at the call; huggingface_hub reads them once, at its import.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from synthlib import digests, paths
+from synthlib.settings import InputError
+
+INDEX = "model_index.json"
+HUB_ID = re.compile(r"(?!.*(?:--|\.\.))(?!.{97})\w(?:[\w.-]*\w)?/\w(?:[\w.-]*\w)?", re.ASCII)
+COMMIT = re.compile(r"[0-9a-f]{40}")
+# One file, or shards and their index; variants such as model.fp16.safetensors do not match.
+WEIGHTS = re.compile(r"(diffusion_pytorch_)?model((-\d+-of-\d+)?\.safetensors|\.safetensors\.index\.json)")
+WHOLE_WEIGHTS = [f"{kind}model.safetensors{end}" for kind in ("", "diffusion_pytorch_") for end in ("", ".index.json")]
+WITHOUT_WEIGHTS = ("scheduler", "tokenizer", "feature_extractor", "processor")
+
+
+def is_hub_id(model: str) -> bool:
+    """Whether `model` looks like "owner/name" and is neither a path that exists nor the name of a single file."""
+    file = model.endswith((".safetensors", ".ckpt", ".git"))
+    return bool(HUB_ID.fullmatch(model)) and not file and not paths.resolve(model).exists()
+
+
+def find(model: str, revision: str = "", safety: bool = False) -> Path | None:
+    """The folder or file of a model that is on this machine and whole, else None; "" is the embedded one. No network."""
+    local = paths.resolve(model) if model else paths.embedded_model()
+    if local.exists():
+        return local
+    commit = commit_of(model, revision)
+    snapshot = _store(model) / "snapshots" / commit if commit else None
+    return snapshot if snapshot and _whole(snapshot, safety) else None
+
+
+def commit_of(model: str, revision: str = "") -> str | None:
+    """The commit (40 hexadecimal digits) that a hub id's revision means in the cache; "" is main. None if unknown."""
+    if not is_hub_id(model):
+        return None
+    if COMMIT.fullmatch(revision):
+        return revision
+    ref = _store(model) / "refs" / (revision or "main")
+    commit = ref.read_text().strip() if ref.is_file() else ""
+    return commit if COMMIT.fullmatch(commit) else None
+
+
+def label(model: str, revision: str = "") -> tuple[str, str]:
+    """What image rows say of a model, (name, revision), without any path: a hub id has its commit, what is local ""."""
+    if not model:
+        return "synthlib/pocket", ""
+    if is_hub_id(model):
+        return model, commit_of(model, revision) or revision
+    return os.path.basename(os.path.normpath(paths.resolve(model))), ""
+
+
+def fetch(model: str, revision: str = "", safety: bool = False) -> Path:
+    """`find`, else download what we load, after one line that says what, how big, under which licence, from where.
+
+    Raises InputError for what is no model, cannot be reached, is gated, damaged, without safetensors, or too big.
+    """
+    found = find(model, revision, safety)
+    if found:
+        return found
+    if not is_hub_id(model):
+        raise InputError(
+            f"no model {model!r} on this machine; expected a diffusers folder, a .safetensors or .ckpt file, or a hub id "
+            "such as CompVis/stable-diffusion-v1-4."
+        )
+    from huggingface_hub import HfApi, constants, errors
+    from huggingface_hub.utils import WeakFileLock
+
+    host = (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
+    store, revision = _store(model), revision or "main"
+    lock = store.parent / ".locks" / store.name / "synthlib.lock"
+    try:
+        if constants.HF_HUB_OFFLINE or os.environ.get("HF_HUB_OFFLINE", "").upper() in constants.ENV_VARS_TRUE_VALUES:
+            raise errors.OfflineModeIsEnabled("HF_HUB_OFFLINE is set")
+        info = HfApi(endpoint=host).model_info(model, revision=revision, files_metadata=True, timeout=30)
+        if not COMMIT.fullmatch(info.sha or ""):
+            raise ValueError("no commit")
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        with WeakFileLock(lock):  # steps that run side by side fetch a model once
+            folder = find(model, info.sha, safety) or _download(model, info, host, safety)
+            if revision != info.sha:  # after the files, so that an interrupted fetch asks the hub again
+                ref = store / "refs" / revision
+                ref.parent.mkdir(parents=True, exist_ok=True)
+                ref.write_text(info.sha)
+    except (errors.HTTPError, OSError, ValueError, KeyError) as error:  # HTTPError: the HTTP library's own base
+        raise _refusal(error, model, revision, host)
+    return folder
+
+
+def _refusal(error: Exception, model: str, revision: str, host: str) -> InputError:
+    """The one line for what went wrong between us and a hub."""
+    from huggingface_hub import errors
+
+    cache = _store(model).parent
+    if isinstance(error, errors.GatedRepoError):
+        return InputError(f"{model} is gated; accept its licence on {host}/{model}, set HF_TOKEN, and run this again.")
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return InputError(f"no folder {model} here and no such model at {host}; check it, or set HF_TOKEN if private.")
+    if isinstance(error, errors.RevisionNotFoundError):
+        return InputError(f"{model} has no revision {revision!r} at {host}; give a branch, a tag or a 40-digit commit.")
+    if isinstance(error, errors.HfHubHTTPError):
+        status = error.response.status_code
+        advice = "check HF_TOKEN" if status in (401, 403) else "try again later (what came is kept)"
+        return InputError(f"{host} answered {status} for {model} at {revision}; {advice}.")
+    if isinstance(error, (ValueError, KeyError)):
+        return InputError(f"{host} does not answer as a Hugging Face hub does; check HF_ENDPOINT and the proxy.")
+    if getattr(error, "errno", None) and not isinstance(error, ConnectionError):
+        return InputError(f"cannot write into {cache}: {error.strerror}; make room or set HF_HUB_CACHE elsewhere.")
+    why = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return InputError(
+        f"{model} at {revision} is not whole in {cache}, and {host} cannot be reached ({why[:100]}); try again online "
+        f"(what came is kept), or elsewhere run `hf download {model} --revision {revision} --local-dir FOLDER` and give "
+        "that folder as the model."
+    )
+
+
+def _download(model: str, info: Any, host: str, safety: bool) -> Path:
+    """Bring the files that a snapshot lacks into the cache; `info` is a ModelInfo with files_metadata."""
+    store, name = _store(model), f"{model} at {info.sha[:7]}"
+    snapshot, blobs = store / "snapshots" / info.sha, store / "blobs"
+    listed = {file.rfilename: file for file in info.siblings or []}
+    if INDEX not in listed:
+        raise InputError(f"{name} is no diffusers model (no {INDEX} at {host}); choose one that has it.")
+    # Under 1 kB, and read as the listing is, before the notice: it says which files are ours.
+    components = _components(_json(_blob(model, info.sha, listed[INDEX], host)), safety)
+    wanted = sorted(path for path in listed if _wanted(path, components))
+    lacking = _lacking(wanted, components)
+    if lacking:
+        raise InputError(
+            f"{name} has no config or no safetensors weights in {lacking}/; .bin and .ckpt can hold code and fp16 is less "
+            "than we need, so they are not loaded: choose a revision or a copy that has full safetensors."
+        )
+    missing = {_promised(listed[p])[1]: listed[p] for p in wanted if not (snapshot / p).exists()}
+    missing = {digest: file for digest, file in missing.items() if not (blobs / digest).exists()}
+    size = sum(_promised(file)[0] for file in missing.values())
+    size -= sum(path.stat().st_size for path in blobs.glob("*.part") if path.stem in missing)
+    free = shutil.disk_usage(store).free
+    if size > free:
+        raise InputError(
+            f"{name} needs {_amount(size)} in {store.parent}, which has {_amount(free)} free; make room there, or set "
+            "HF_HUB_CACHE to a folder that has more."
+        )
+    if missing:
+        what = f"{len(missing)} files, {_amount(size)}, {_licence(info)}"
+        print(f"Fetching {name}: {what}, from {host} to {store}", flush=True)
+    for path in sorted(wanted, key=lambda path: path == INDEX):  # it last: without it no snapshot is taken for whole
+        if not (snapshot / path).exists():
+            _link(_blob(model, info.sha, listed[path], host), snapshot / path)
+    if not _whole(snapshot, safety):
+        raise InputError(f"{name} is not whole by its own {INDEX}; choose another revision.")
+    return snapshot
+
+
+def _blob(model: str, commit: str, file: Any, host: str) -> Path:
+    """One file in the cache's blobs, fetched where it is not there, and verified before it gets its name.
+
+    Not by hf_hub_download: since version 2 that throws a partial file away; here a later call goes on with it.
+    """
+    from huggingface_hub import hf_hub_url
+    from huggingface_hub.file_download import http_get
+    from huggingface_hub.utils import build_hf_headers
+
+    name, (size, promised) = file.rfilename, _promised(file)
+    blob = _store(model) / "blobs" / promised
+    if blob.exists():
+        return blob
+    blob.parent.mkdir(parents=True, exist_ok=True)
+    part = blob.with_name(f"{promised}.part")
+    url = hf_hub_url(model, name, revision=commit, endpoint=host)
+    headers = build_hf_headers(library_name="synthlib") | {"Accept-Encoding": "identity"}  # ranges of the plain bytes
+    with open(part, "ab") as out:
+        try:
+            http_get(url, out, resume_size=out.tell(), headers=headers, expected_size=size, displayed_filename=name)
+        except OSError as error:
+            if type(error) is not OSError or error.errno:
+                raise  # the rest is http_get's complaint that the size is not the promised one, as the digest then says
+        out.flush()
+        os.fsync(out.fileno())
+    if _digest(part, promised) != promised:
+        part.unlink()
+        raise InputError(
+            f"{name} of {model} came damaged from {host} (not the digest {promised[:12]} that it lists) and was "
+            "removed; fetch it again, or choose another revision."
+        )
+    return part.replace(blob)
+
+
+def _link(blob: Path, pointer: Path) -> None:
+    """A snapshot's entry for a blob, as huggingface_hub lays them out."""
+    pointer.parent.mkdir(parents=True, exist_ok=True)
+    pointer.unlink(missing_ok=True)  # a link whose blob is gone
+    try:
+        pointer.symlink_to(os.path.relpath(blob, pointer.parent))
+    except OSError:  # a disk without symlinks
+        shutil.copyfile(blob, pointer)
+
+
+def _store(model: str) -> Path:
+    """The folder of a hub id in this machine's Hugging Face cache."""
+    from huggingface_hub import constants
+
+    home = os.environ.get("HF_HOME")
+    cache = os.environ.get("HF_HUB_CACHE") or (home and f"{home}/hub") or constants.HF_HUB_CACHE
+    return Path(os.path.expandvars(cache)).expanduser() / f"models--{model.replace('/', '--')}"
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """A JSON object; empty if the file is missing or damaged."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _components(index: dict[str, Any], safety: bool) -> list[str]:
+    """The folders that a model_index.json names by [library, class]; none of them can be "..", say."""
+    skipped = () if safety else ("safety_checker", "feature_extractor")
+    pairs = [name for name, kind in index.items() if isinstance(kind, list) and all(isinstance(x, str) for x in kind)]
+    return [name for name in pairs if name.isidentifier() and name not in skipped]
+
+
+def _wanted(path: str, components: list[str]) -> bool:
+    """Whether a file of a repository is one that we load."""
+    folder, _, name = path.rpartition("/")
+    if folder not in components or name.startswith("openvino"):
+        return path == INDEX
+    return bool(WEIGHTS.fullmatch(name)) or (name.endswith((".json", ".txt", ".model")) and ".index." not in name)
+
+
+def _lacking(files: Collection[str], components: list[str]) -> str | None:
+    """The first component without its config or, unless it is of a kind that has none, its weights."""
+    for part in components:
+        config = any(path.startswith(f"{part}/") and path.endswith(("config.json", "tokenizer.json")) for path in files)
+        weights = any(f"{part}/{name}" in files for name in WHOLE_WEIGHTS)
+        if not config or not (weights or any(word in part for word in WITHOUT_WEIGHTS)):
+            return part
+    return None
+
+
+def _whole(snapshot: Path, safety: bool) -> bool:
+    """Whether each component that model_index.json names is there, with all shards of its weights."""
+    components = _components(_json(snapshot / INDEX), safety)
+    files = {f"{part}/{path.name}" for part in components for path in (snapshot / part).glob("*") if path.is_file()}
+    for index in (path for path in files if path.endswith(tuple(WHOLE_WEIGHTS[1::2]))):
+        shards = _json(snapshot / index).get("weight_map", {"": ""}).values()
+        if not {f"{os.path.dirname(index)}/{shard}" for shard in shards} <= files:
+            return False
+    return bool(components) and _lacking(files, components) is None
+
+
+def _promised(file: Any) -> tuple[int, str]:
+    """Size in bytes and digest that a hub lists for a file: sha256 if large (LFS), else git's sha1 of a blob."""
+    size, digest = (file.lfs.size, file.lfs.sha256) if file.lfs else (file.size, file.blob_id)
+    if size is None or not re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", digest or ""):
+        raise ValueError(f"no digest of {file.rfilename}")
+    return size, digest
+
+
+def _digest(path: Path, like: str) -> str:
+    """A file's digest of the kind of `like`."""
+    if len(like) == 64:
+        return digests.sha256_file(path)
+    data = path.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+
+
+def _amount(size: int) -> str:
+    return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
+
+
+def _licence(info: Any) -> str:
+    """The licence a model's card names, or its "license:" tag."""
+    card = info.card_data.to_dict() if info.card_data else {}
+    tags = [tag.removeprefix("license:") for tag in info.tags or [] if tag.startswith("license:")]
+    name = card.get("license_name") or card.get("license") or (tags and tags[0])
+    return f"licence {name}" if name else "licence not stated"
