@@ -1,0 +1,159 @@
+"""Pipelines: every other family of text-to-image model (SDXL, SD 3, Flux, PixArt, SD 2 ...), drawn by diffusers' own code."""
+
+import inspect
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from synthlib.receipts import read_json
+from synthlib.settings import InputError
+
+# What a class is given where it takes it: no image is blacked out by a safety checker or changed by a watermark.
+PLAIN = {"safety_checker": None, "requires_safety_checker": False, "add_watermarker": False}
+NEEDED = ("prompt", "guidance_scale", "generator", "num_inference_steps", "height", "width", "output_type")
+
+
+@dataclass(frozen=True)
+class OtherModel:
+    """A diffusers pipeline, ready on a device. `height` and `width` are its native pixels, `scheduler` a class name."""
+
+    folder: Path
+    pipeline: Any
+    device: torch.device
+    height: int
+    width: int
+    scheduler: str
+
+
+def open_pipeline(folder: Path, device: torch.device, dtype: torch.dtype) -> OtherModel:
+    """Open any text-to-image diffusers folder, from local safetensors files only; code in the folder is never run.
+
+    Raises InputError where the class is unknown to diffusers, does not draw from text alone, or a file is missing or cut.
+    """
+    import diffusers
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    diffusers.utils.logging.disable_progress_bar()
+    index = read_json(folder / "model_index.json")
+    name = index.get("_class_name") if isinstance(index, dict) else None
+    kind = getattr(diffusers, name, None) if isinstance(name, str) else None
+    if kind is None:
+        raise InputError(
+            f"{folder / 'model_index.json'} names the pipeline {name!r}, which diffusers {diffusers.__version__} does not "
+            "have; expected a text-to-image pipeline of diffusers' own, give one or update diffusers."
+        )
+    takes = inspect.signature(kind.__init__).parameters
+    absent = [part for part, value in index.items() if value == [None, None]]  # such as SD 3's T5, saved without
+    given = {word: value for word, value in (dict.fromkeys(absent) | PLAIN).items() if word in takes}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # torch_dtype is dtype now, which older ones do not know
+            pipeline = diffusers.AutoPipelineForText2Image.from_pretrained(
+                folder, local_files_only=True, use_safetensors=True, trust_remote_code=False, torch_dtype=dtype, **given
+            )
+    except Exception as error:  # each library raises its own kinds for a file missing, cut short or of another shape
+        raise InputError(
+            f"cannot open the checkpoint {folder}: {_first_line(error)}; expected a whole diffusers folder of a "
+            "text-to-image pipeline, with safetensors weights; fetch it again."
+        )
+    lacking = [word for word in NEEDED if word not in inspect.signature(pipeline.__call__).parameters]
+    if lacking:
+        raise InputError(
+            f"{folder} is a {type(pipeline).__name__}, which takes no {', '.join(lacking)}; expected a pipeline that draws "
+            "images from a prompt with a guidance scale, choose another model."
+        )
+    pipeline.set_progress_bar_config(disable=True)
+    for part in pipeline.components.values():
+        if isinstance(part, torch.nn.Module):
+            part.eval().requires_grad_(False)
+    height, width = _native_size(pipeline)
+    return OtherModel(folder, pipeline.to(device), device, height, width, type(pipeline.scheduler).__name__)
+
+
+def _native_size(pipeline: Any) -> tuple[int, int]:
+    """Height and width in pixels that a pipeline is made for.
+
+    The denoiser's sample_size (latents, a number or two), else the pipeline's default_sample_size, times the VAE's factor;
+    else the default of its `height` and `width` (Kandinsky); else a sample_size in pixels (DeepFloyd IF has no VAE). Where
+    nothing is stated, 1024 x 1024: so do the pipelines that state nothing (Z-Image).
+    """
+    denoiser = getattr(pipeline, "unet", None) or getattr(pipeline, "transformer", None)
+    stated = getattr(getattr(denoiser, "config", None), "sample_size", None)
+    stated = stated or getattr(pipeline, "default_sample_size", None) or (0, 0)
+    high, wide = (stated, stated) if isinstance(stated, int) else stated
+    factor = getattr(pipeline, "vae_scale_factor", 0)
+    takes = inspect.signature(pipeline.__call__).parameters
+    sizes = [(high * factor, wide * factor), (takes["height"].default, takes["width"].default), (high, wide)]
+    return next((size for size in sizes if all(isinstance(side, int) and side > 0 for side in size)), (1024, 1024))
+
+
+def draw_with_pipeline(
+    model: OtherModel,
+    prompts: list[str],
+    guidance: torch.Tensor,
+    seeds: list[int],
+    num_inference_steps: int,
+    height: int,
+    width: int,
+) -> torch.Tensor:
+    """Draw a batch of images with the checkpoint's own scheduler, uint8 [B, H, W, 3] on the CPU.
+
+    prompts B texts, guidance float32 [B], seeds B numbers up to 2**64 - 1. A pipeline takes one guidance scale per call, so
+    there is one call per value, in order of first appearance, and the images are put back in order. Each image has a CPU
+    generator of its own: its noise depends on its seed only (of which torch reads the lower 32 bits). What guidance_scale
+    means is the family's own matter (Flux embeds it; 1 is no guidance in most). Pixels are rounded as diffusers rounds them.
+
+    InputError: what the pipeline refuses with a ValueError, such as a size; a scheduler that makes another number of steps
+    than was asked. Those of second order (Heun's, KDPM2) and PNDM evaluate the network more often than once a step: they
+    may have more timesteps, never fewer.
+    """
+    drawn: list[torch.Tensor | None] = [None] * len(prompts)
+    scales = [float(scale) for scale in guidance]
+    for scale in dict.fromkeys(scales):
+        rows = [row for row, its in enumerate(scales) if its == scale]
+        try:
+            images = model.pipeline(
+                prompt=[prompts[row] for row in rows],
+                guidance_scale=scale,
+                generator=[torch.Generator().manual_seed(seeds[row]) for row in rows],
+                num_inference_steps=num_inference_steps,
+                height=height,
+                width=width,
+                output_type="np",
+            ).images
+        except ValueError as error:
+            raise InputError(
+                f"{model.folder} cannot draw {height} x {width} pixels in {num_inference_steps} steps: {_first_line(error)}; "
+                f"its own size is {model.height} x {model.width}."
+            )
+        _check_steps(model, num_inference_steps)
+        if images.shape[1:] != (height, width, 3):  # Flux rounds a size down and only logs it
+            raise InputError(
+                f"{model.folder} drew {images.shape[1]} x {images.shape[2]} pixels where {height} x {width} were asked; ask "
+                f"for a size that it can draw, such as its own {model.height} x {model.width}."
+            )
+        pixels = (torch.from_numpy(images) * 255).round().to(torch.uint8)
+        for row, image in zip(rows, pixels, strict=True):
+            drawn[row] = image
+    return torch.stack(drawn)
+
+
+def _check_steps(model: OtherModel, asked: int) -> None:
+    """InputError where the scheduler has just made another number of steps than was asked."""
+    scheduler = model.pipeline.scheduler
+    made = len(scheduler.timesteps)
+    repeats = getattr(scheduler, "order", 1) > 1 or type(scheduler).__name__ == "PNDMScheduler"
+    if made < asked or (made > asked and not repeats):
+        raise InputError(
+            f"{model.folder} with its {type(scheduler).__name__} makes {made} steps where {asked} were asked; "
+            f"ask for {made}, or for another number."
+        )
+
+
+def _first_line(error: Exception) -> str:
+    """What a library says, short enough for one line."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200].rstrip(" .")

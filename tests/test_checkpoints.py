@@ -1,0 +1,496 @@
+"""Any text-to-image checkpoint: a single file is its diffusers twin to the last bit, other families draw as diffusers does."""
+
+import importlib.util
+import json
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from tiny_models import compvis_config, write_tiny_sd, write_tiny_sd3, write_tiny_sdxl, write_tiny_single_file
+
+from synthlib.generation import single_file
+from synthlib.generation.pipelines import draw_with_pipeline, open_pipeline
+from synthlib.generation.single_file import open_single_file, open_tokenizer
+from synthlib.settings import InputError
+
+CPU = torch.device("cpu")
+NETWORKS = ("unet", "vae", "text_encoder")
+
+
+def refusal(call, *given):
+    """The one line with which a call refuses what it is given."""
+    with pytest.raises(InputError) as caught:
+        call(*given)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+# ---- one file in CompVis's layout ----
+
+
+@pytest.fixture(scope="module")
+def twin(tmp_path_factory):
+    return write_tiny_sd(tmp_path_factory.mktemp("models") / "twin", width=32)
+
+
+@pytest.fixture(scope="module")
+def single(twin, tmp_path_factory):
+    """The twin as one file, with its YAML and tokenizer."""
+    file = write_tiny_single_file(twin, tmp_path_factory.mktemp("single") / "model.safetensors")
+    shutil.copytree(twin / "tokenizer", file.parent / "model" / "tokenizer")
+    return file
+
+
+@pytest.fixture
+def beside(single, tmp_path):
+    """beside("name.ckpt"): a new file's path, with the tiny model's YAML and tokenizer in place."""
+
+    def make(name):
+        file = tmp_path / name
+        shutil.copy(single.with_suffix(".yaml"), file.with_suffix(".yaml"))
+        shutil.copytree(single.parent / "model" / "tokenizer", tmp_path / "tokenizer", dirs_exist_ok=True)
+        return file
+
+    return make
+
+
+@pytest.fixture
+def changed(single, beside):
+    """changed(function): a file whose tensors the function has changed."""
+    from safetensors.torch import load_file, save_file
+
+    def make(change):
+        tensors = load_file(single)
+        save_file(change(tensors) or tensors, beside("changed.safetensors"))
+        return beside("changed.safetensors")
+
+    return make
+
+
+def folder_parts(folder):
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from transformers import AutoTokenizer, CLIPTextModel
+
+    kinds = {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "text_encoder": CLIPTextModel}
+    return {name: kind.from_pretrained(folder / name).eval() for name, kind in kinds.items()} | {
+        "tokenizer": AutoTokenizer.from_pretrained(folder / "tokenizer")
+    }
+
+
+def drawn(parts, file, seeds=(5, 2**64 - 1)):
+    """Images of two prompts with and without guidance, by our sampler."""
+    from synthlib.generation.checkpoints import Checkpoint, encode_prompts
+    from synthlib.generation.sampler import draw
+
+    checkpoint = Checkpoint(file, **parts, device=CPU, height=512, width=512)
+    with torch.inference_mode():
+        text = encode_prompts(checkpoint, ["", "a photo of a cat", "a dog"])
+        return draw(checkpoint, text[1:], text[:1], torch.tensor([7.5, 1.0]), list(seeds), 4, 64, 64)
+
+
+def same_weights(left, right):
+    for part in NETWORKS:
+        ours, theirs = left[part].state_dict(), right[part].state_dict()
+        assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+    return True
+
+
+def test_a_single_file_is_its_diffusers_twin_bit_by_bit(single, twin):
+    one, folder = open_single_file(single, torch.float32), folder_parts(twin)
+    assert same_weights(one, folder)
+    for part in ("unet", "vae"):
+        ours, theirs = one[part].config, folder[part].config
+        assert all(ours[name] == theirs[name] for name in ours if not name.startswith("_"))
+    images = drawn(one, single)
+    assert torch.equal(images, drawn(folder, twin)) and images.shape == (2, 64, 64, 3)
+    assert not torch.equal(images, drawn(one, single, seeds=(6, 2**64 - 1)))
+
+
+def test_a_single_file_takes_the_precision_asked_for(single):
+    parts = open_single_file(single, torch.bfloat16)
+    for name in NETWORKS:
+        assert not parts[name].training
+        assert {x.dtype for x in parts[name].parameters()} == {torch.bfloat16}
+        assert {x.device.type for x in [*parts[name].parameters(), *parts[name].buffers()]} == {"cpu"}
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_ckpt_of_plain_tensors_is_the_same_model(single, beside, zipped):
+    from safetensors.torch import load_file
+
+    file = beside("model.ckpt")
+    state = {"state_dict": load_file(single), "global_step": 470000}
+    torch.save(state, file, _use_new_zipfile_serialization=zipped)
+    assert same_weights(open_single_file(file, torch.float32), open_single_file(single, torch.float32))
+
+
+class Callback:
+    """What a training framework pickles beside the weights; unpickling it leaves a mark."""
+
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return Path.touch, (self.mark,)
+
+
+def test_pickled_code_is_refused_in_one_line_and_not_run(single, beside, tmp_path, monkeypatch):
+    from safetensors.torch import load_file
+
+    mark = tmp_path / "ran"
+    for zipped in (False, True):
+        state = {"callbacks": Callback(mark), "state_dict": load_file(single)}
+        torch.save(state, beside("model.ckpt"), _use_new_zipfile_serialization=zipped)
+        said = refusal(open_single_file, tmp_path / "model.ckpt", torch.float32)
+        assert "holds pickled code" in said and "does not run it" not in said and "which synthlib does not run" in said
+        assert not mark.exists()
+    beside("model-tensors.ckpt")
+    monkeypatch.chdir(tmp_path)
+    exec(re.search('python -c "(.*)"$', said)[1])  # the way out that the line names
+    assert mark.exists()  # so the code was there to run
+    assert same_weights(
+        open_single_file(tmp_path / "model-tensors.ckpt", torch.float32), open_single_file(single, torch.float32)
+    )
+
+
+@pytest.mark.parametrize("name", ["cut.safetensors", "cut.ckpt", "old.ckpt"])
+@pytest.mark.parametrize("kept", [0, 10, 1000, 0.5, 0.999])
+def test_a_truncated_file_is_one_line(single, beside, name, kept):
+    from safetensors.torch import load_file
+
+    file = beside(name)
+    if file.suffix == ".safetensors":
+        shutil.copy(single, file)
+    else:
+        torch.save(load_file(single), file, _use_new_zipfile_serialization=name == "cut.ckpt")
+    whole = file.read_bytes()
+    file.write_bytes(whole[: kept if isinstance(kept, int) else int(kept * len(whole))])
+    assert "fetch it again" in refusal(open_single_file, file, torch.float32)
+
+
+def renamed(old, new):
+    return lambda tensors: {name.replace(old, new): tensor for name, tensor in tensors.items()}
+
+
+def only(start):
+    return lambda tensors: {name: tensor for name, tensor in tensors.items() if name.startswith(start)}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (renamed("cond_stage_model.", "conditioner.embedders.0."), "Stable Diffusion XL; expected the whole of Stable"),
+        (renamed("cond_stage_model.transformer", "cond_stage_model.model"), "holds Stable Diffusion 2;"),
+        (
+            only("model.diffusion_model."),
+            r"holds only model.diffusion_model.\*;.* no first_stage_model.\* and no cond_",
+        ),
+        (lambda tensors: {"lora_unet_down_blocks_0.lora_up.weight": torch.zeros(2)}, "holds a LoRA"),
+        (lambda tensors: {"fc.weight": torch.zeros(2)}, "holds keys such as 'fc.weight'"),
+    ],
+)
+def test_another_layout_is_named_in_one_line(changed, change, said):
+    line = refusal(open_single_file, changed(change), torch.float32)
+    assert re.search(said, line) and "diffusers folder" in line
+
+
+CONV_IN = "model.diffusion_model.input_blocks.0.0.weight"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            lambda tensors: tensors.pop(CONV_IN) is None,
+            "has conv_in.weight missing where UNet2DConditionModel has [32, 4",
+        ),
+        (lambda tensors: tensors.update({CONV_IN: torch.zeros(32, 9, 3, 3)}), "has conv_in.weight [32, 9, 3, 3] where"),
+        (
+            lambda tensors: tensors.update({"model.diffusion_model.label_emb.0.0.weight": torch.zeros(2)}),
+            "label_emb.0.0",
+        ),
+        (lambda tensors: tensors.update({"v_pred": torch.zeros(1)}), "holds v_pred, one of 1 tensors"),
+        (
+            lambda tensors: tensors.pop("first_stage_model.quant_conv.bias") is None,
+            "quant_conv.bias missing where Auto",
+        ),
+        (
+            renamed("mlp.fc1", "mlp.fc9"),
+            "has no cond_stage_model.transformer.text_model.encoder.layers.0.mlp.fc1.weight",
+        ),
+        (
+            renamed("encoder.layers.1.layer_norm1", "encoder.layers.1.layer_norm3"),
+            "layer_norm1.bias missing where CLIP",
+        ),
+    ],
+)
+def test_tensors_that_do_not_fit_are_an_error(changed, change, said):
+    assert said in refusal(open_single_file, changed(change), torch.float32)
+
+
+def test_what_training_leaves_in_a_file_is_passed_over(single, changed):
+    names = ("model_ema.decay", "model_ema.diffusion_modelout2bias", "betas", "alphas_cumprod", "loss.logvar", "logvar",
+             "first_stage_model.loss.discriminator.main.0.weight", "sqrt_one_minus_alphas_cumprod", "posterior_variance",
+             "cond_stage_model.transformer.text_model.embeddings.position_ids", "cond_stage_model.logit_scale")  # fmt: skip
+    file = changed(lambda tensors: tensors.update({name: torch.zeros(3) for name in names}))
+    assert same_weights(open_single_file(file, torch.float32), open_single_file(single, torch.float32))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda params: params.update(parameterization="v"), "parameterization 'v'"),
+        (lambda params: params.update(linear_end=0.02), "linear_end 0.02"),
+        (lambda params: params.pop("unet_config"), "v1-inference.yaml"),
+        (lambda params: params["unet_config"]["params"].update(model_channels=20), "describes no model"),
+        (
+            lambda params: params["unet_config"]["params"].update(channel_mult=[1, 2, 2]),
+            "where UNet2DConditionModel has [64",
+        ),
+    ],
+)
+def test_a_yaml_that_does_not_belong_is_one_line(single, beside, change, said):
+    file = beside("model.safetensors")
+    shutil.copy(single, file)
+    config = yaml.safe_load(file.with_suffix(".yaml").read_text())
+    change(config["model"]["params"])
+    file.with_suffix(".yaml").write_text(yaml.safe_dump(config))
+    assert said in refusal(open_single_file, file, torch.float32)
+
+
+def test_without_a_yaml_a_file_must_have_stable_diffusion_v1s_sizes(single, beside):
+    file = beside("model.safetensors")
+    shutil.copy(single, file)
+    file.with_suffix(".yaml").unlink()
+    assert "[77, 64] where CLIPTextModel has [77, 768]" in refusal(open_single_file, file, torch.float32)
+
+
+def test_stable_diffusion_v1s_sizes_have_its_parameter_counts_and_are_its_yamls(tmp_path):
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    (tmp_path / "v1.yaml").write_text(yaml.safe_dump(compvis_config()))
+    words = {"embeddings.token_embedding": (49408, 768), "embeddings.position_embedding": (77, 768)}
+    layers = {f"encoder.layers.{i}.mlp.fc1": (3072, 768) for i in range(12)}
+    shapes = {f"cond_stage_model.transformer.text_model.{name}.weight": x for name, x in (words | layers).items()}
+    with torch.device("meta"):
+        tensors = {name: torch.empty(shape) for name, shape in shapes.items()}
+        unet, vae, text = single_file._sizes(tmp_path / "v1.safetensors", tensors)
+        made = {UNet2DConditionModel: (single_file.SD_V1_UNET, unet), AutoencoderKL: (single_file.SD_V1_VAE, vae)}
+        networks = [CLIPTextModel(CLIPTextConfig(**single_file.SD_V1_TEXT))]
+        for kind, (constant, from_yaml) in made.items():
+            networks.append(kind(**constant))
+            assert json.loads(networks[-1].to_json_string()) == json.loads(kind(**from_yaml).to_json_string())
+    assert text == single_file.SD_V1_TEXT
+    millions = [round(sum(x.numel() for x in network.parameters()) / 1e6, 2) for network in networks]
+    assert millions == [123.06, 859.52, 83.65]
+
+
+# ---- the tokenizer that a single file lacks ----
+
+
+@pytest.mark.skipif(importlib.util.find_spec("open_clip") is None, reason="needs pip install 'synthlib[clip]'")
+def test_open_clips_vocabulary_gives_stable_diffusions_token_ids(tmp_path):
+    from open_clip import tokenize
+
+    tokenizer = open_tokenizer(tmp_path / "model.ckpt")
+    given = {"padding": "max_length", "max_length": tokenizer.model_max_length, "truncation": True}
+    ids = tokenizer("a photo of a cat", **given).input_ids
+    assert ids == [49406, 320, 1125, 539, 320, 2368] + [49407] * 71
+    for prompt in ("Hello, World's 3rd café — 你好", "an image of a Siberian husky, sled dog", "word " * 100):
+        reference = tokenize([prompt])[0]
+        end = int(reference.argmax()) + 1  # open_clip pads with 0
+        ids = tokenizer(prompt, **given).input_ids
+        assert ids[:end] == reference[:end].tolist() and set(ids[end:]) <= {49407}
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_tokenizer_folder_beside_the_file_comes_first(single, tmp_path):
+    shutil.copytree(single.parent / "model" / "tokenizer", tmp_path / "tokenizer")
+    assert len(open_tokenizer(tmp_path / "model.ckpt")) == 190
+    (tmp_path / "tokenizer" / "vocab.json").write_text("{")
+    (tmp_path / "tokenizer" / "merges.txt").unlink()
+    assert "mend or remove it" in refusal(open_tokenizer, tmp_path / "model.ckpt")
+
+
+def test_without_any_tokenizer_the_line_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert "pip install 'synthlib[clip]'" in refusal(open_tokenizer, tmp_path / "model.ckpt")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("open_clip") is None, reason="needs pip install 'synthlib[clip]'")
+def test_a_tokenizer_with_more_words_than_the_text_encoder_is_refused(single, tmp_path):
+    for file in (single, single.with_suffix(".yaml")):
+        shutil.copy(file, tmp_path)
+    assert "49408 words, its text encoder only 190" in refusal(
+        open_single_file, tmp_path / "model.safetensors", torch.float32
+    )
+
+
+# ---- other families ----
+
+
+@pytest.fixture(scope="module")
+def sdxl_folder(tmp_path_factory):
+    return write_tiny_sdxl(tmp_path_factory.mktemp("models") / "sdxl")
+
+
+@pytest.fixture(scope="module")
+def sdxl(sdxl_folder):
+    return open_pipeline(sdxl_folder, CPU, torch.float32)
+
+
+PROMPTS, SCALES, SEEDS = ["a cat", "a dog", "an owl", "a fox"], [7.5, 1.0, 7.5, 2.5], [3, 2**64 - 1, 2**63 + 5, 11]
+
+
+def direct(model, prompts, scale, seeds, **given):
+    """What the pipeline itself draws, as it makes pictures of its pixels."""
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    given = {"num_inference_steps": 4, "height": 64, "width": 64} | given
+    images = model.pipeline(prompts, guidance_scale=scale, generator=generators, **given).images
+    return torch.from_numpy(np.stack([np.asarray(image) for image in images]))
+
+
+def far(left, right):
+    """The largest difference of two images, in levels."""
+    return (left.int() - right.int()).abs().max().item()
+
+
+def test_a_pipelines_images_are_those_of_direct_calls_in_the_order_asked(sdxl):
+    images = draw_with_pipeline(sdxl, PROMPTS, torch.tensor(SCALES), SEEDS, 4, 64, 64)
+    assert images.shape == (4, 64, 64, 3) and images.dtype == torch.uint8
+    pair = direct(sdxl, ["a cat", "an owl"], 7.5, [SEEDS[0], SEEDS[2]])
+    assert torch.equal(images[[0, 2]], pair)  # one call per scale
+    for row in (1, 3):
+        assert torch.equal(images[row : row + 1], direct(sdxl, [PROMPTS[row]], SCALES[row], [SEEDS[row]]))
+    for row in range(4):
+        alone = direct(sdxl, [PROMPTS[row]], SCALES[row], [SEEDS[row]])[0]
+        assert far(images[row], alone) <= 1 < 20 < min(far(alone, images[other]) for other in range(4) if other != row)
+
+
+def test_neighbours_seeds_and_scales_do_not_change_an_image(sdxl):
+    one = draw_with_pipeline(sdxl, PROMPTS, torch.tensor(SCALES), SEEDS, 4, 64, 64)
+    other = draw_with_pipeline(sdxl, PROMPTS, torch.tensor([7.5, 3.0, 7.5, 4.0]), [3, 4, 6, 7], 4, 64, 64)
+    assert torch.equal(one[0], other[0])
+    assert not any(torch.equal(one[row], other[row]) for row in (1, 2, 3))
+
+
+def test_a_pipeline_is_drawn_without_watermark_and_says_its_size_and_scheduler(sdxl):
+    assert (sdxl.height, sdxl.width, sdxl.scheduler) == (64, 64, "EulerDiscreteScheduler")
+    assert sdxl.pipeline.watermark is None
+    assert not any(part.training for part in sdxl.pipeline.components.values() if isinstance(part, torch.nn.Module))
+
+
+def test_a_transformer_model_draws(tmp_path):
+    model = open_pipeline(write_tiny_sd3(tmp_path / "sd3"), CPU, torch.float32)
+    assert (model.height, model.width, model.scheduler) == (64, 64, "FlowMatchEulerDiscreteScheduler")
+    images = draw_with_pipeline(model, PROMPTS[:2], torch.tensor([5.0, 3.0]), SEEDS[:2], 4, 64, 64)
+    for row, scale in enumerate((5.0, 3.0)):
+        assert torch.equal(images[row : row + 1], direct(model, [PROMPTS[row]], scale, [SEEDS[row]]))
+
+
+def test_v_prediction_is_drawn_by_the_checkpoints_own_scheduler(tmp_path):
+    folder = write_tiny_sd(tmp_path / "v")
+    file = folder / "scheduler" / "scheduler_config.json"
+    noise = open_pipeline(folder, CPU, torch.float32)
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"prediction_type": "v_prediction"}))
+    model = open_pipeline(folder, CPU, torch.float32)
+    assert (model.height, model.width, model.scheduler) == (512, 512, "PNDMScheduler")
+    assert model.pipeline.scheduler.config.prediction_type == "v_prediction"
+    asked = (PROMPTS[:1], torch.tensor([7.5]), SEEDS[:1], 4, 64, 64)  # PNDM repeats a timestep: five for four
+    images = draw_with_pipeline(model, *asked)
+    assert torch.equal(images, direct(model, PROMPTS[:1], 7.5, SEEDS[:1]))
+    assert not torch.equal(images, draw_with_pipeline(noise, *asked))
+
+
+def test_a_scheduler_that_makes_another_number_of_steps_is_refused(sdxl, monkeypatch):
+    asked = (sdxl, PROMPTS[:1], torch.tensor([2.0]), [1], 4, 64, 64)
+    real = sdxl.pipeline.scheduler.set_timesteps
+    for change in (-1, 1):
+        monkeypatch.setattr(sdxl.pipeline.scheduler, "set_timesteps", lambda n, c=change, **k: real(n + c, **k))
+        assert f"makes {4 + change} steps where 4 were asked" in refusal(draw_with_pipeline, *asked)
+
+
+def test_a_second_order_scheduler_may_have_more_timesteps(sdxl, monkeypatch):
+    from diffusers import HeunDiscreteScheduler
+
+    monkeypatch.setattr(
+        sdxl.pipeline, "scheduler", HeunDiscreteScheduler.from_config(sdxl.pipeline.scheduler.config), raising=False
+    )
+    assert draw_with_pipeline(sdxl, PROMPTS[:1], torch.tensor([2.0]), [1], 4, 64, 64).shape == (1, 64, 64, 3)
+    assert len(sdxl.pipeline.scheduler.timesteps) == 7
+
+
+def test_a_bad_size_is_one_line(sdxl):
+    said = refusal(draw_with_pipeline, sdxl, PROMPTS[:1], torch.tensor([2.0]), [1], 4, 60, 64)
+    assert "cannot draw 60 x 64 pixels" in said and "divisible by 8" in said and "its own size is 64 x 64" in said
+
+
+def test_an_image_of_another_size_than_asked_is_refused(sdxl):
+    def smaller(**given):
+        return sdxl.pipeline(**(given | {"height": 56}))  # as Flux does with a size that it cannot draw
+
+    smaller.scheduler = sdxl.pipeline.scheduler
+    said = refusal(
+        draw_with_pipeline, replace(sdxl, pipeline=smaller), PROMPTS[:1], torch.tensor([2.0]), [1], 4, 64, 64
+    )
+    assert "drew 56 x 64 pixels where 64 x 64 were asked" in said
+
+
+def test_native_size_is_never_zero(sdxl_folder, tmp_path):
+    shutil.copytree(sdxl_folder, tmp_path / "m")
+    file = tmp_path / "m" / "unet" / "config.json"
+    for given, expected in ((None, (1024, 1024)), ([4, 8], (32, 64)), (16, (128, 128))):
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"sample_size": given}))
+        model = open_pipeline(tmp_path / "m", CPU, torch.float32)
+        assert (model.height, model.width) == expected
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda m: cut(m / "unet" / "diffusion_pytorch_model.safetensors"), "fetch it again"),
+        (lambda m: shutil.rmtree(m / "vae"), "fetch it again"),
+        (lambda m: pickle_only(m / "unet" / "diffusion_pytorch_model.safetensors"), "with safetensors weights"),
+        (lambda m: index(m, _class_name="NewestPipeline"), "names the pipeline 'NewestPipeline', which diffusers"),
+        (
+            lambda m: index(m, _class_name="DDPMPipeline"),
+            "expected a whole diffusers folder of a text-to-image pipeline",
+        ),
+        (
+            lambda m: index(m, _class_name=["own_code", "OwnPipeline"]),
+            "expected a text-to-image pipeline of diffusers'",
+        ),
+        (lambda m: index(m, unet=["own_code", "OwnUNet"]), "cannot open the checkpoint"),
+        (lambda m: (m / "model_index.json").write_text("[]"), "names the pipeline None"),
+    ],
+)
+def test_a_folder_that_cannot_be_opened_is_one_line_and_its_code_is_not_run(sdxl_folder, tmp_path, change, said):
+    folder, mark = tmp_path / "m", tmp_path / "ran"
+    shutil.copytree(sdxl_folder, folder)
+    for place in (folder, folder / "unet"):
+        (place / "own_code.py").write_text(f"open({str(mark)!r}, 'w')\nclass OwnUNet: pass\nclass OwnPipeline: pass\n")
+    change(folder)
+    assert said in refusal(open_pipeline, folder, CPU, torch.float32)
+    assert not mark.exists()
+
+
+def cut(file):
+    file.write_bytes(file.read_bytes()[:-1000])
+
+
+def pickle_only(file):
+    from safetensors.torch import load_file
+
+    torch.save(load_file(file), file.with_suffix(".bin"))
+    file.unlink()
+
+
+def index(folder, **changes):
+    file = folder / "model_index.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
