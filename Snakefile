@@ -39,7 +39,7 @@ for step in steps.values():
             f"{step.run_dir}/run.log",
         threads: step.parameters.get("threads", 1)
         resources:
-            gpu=int(step.parameters.get("device") == "cuda"),
+            gpu=int(step.parameters.get("device", "cpu") != "cpu"),
         params:
             python=sys.executable,
             notebook=step.notebook,

@@ -3,15 +3,16 @@
 import argparse
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 
-from synthlib import paths, receipts
-from synthlib.settings import InputError
+from synthlib import interrupts, paths, receipts
+from synthlib.settings import GenerateSettings, InputError, trick_name
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; 0 if it worked, 2 with one line on stderr if something given to it is wrong."""
+    """Run one command; 0 if it worked, 2 with one line on stderr if something given is wrong, 143 after SIGTERM."""
     parser = _parser()
     options = parser.parse_args(arguments)
     try:
@@ -22,6 +23,9 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except interrupts.Terminated as error:
+        print(f"synthlib: {error}", file=sys.stderr)
+        return interrupts.EXIT_CODE
     except KeyboardInterrupt:
         print("synthlib: interrupted; what is finished is kept, the same command goes on from there.", file=sys.stderr)
         return 130
@@ -75,9 +79,20 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--seed", type=int, default=64)
     command.add_argument("--H", type=int, default=0, help="height in pixels (default: the checkpoint's own)")
     command.add_argument("--W", type=int, default=0, help="width in pixels (default: the checkpoint's own)")
-    command.add_argument("--model", default="", help="a checkpoint folder (default: the embedded model)")
+    command.add_argument(
+        "--model", default="", help="diffusers folder, CompVis file or hub id (default: the embedded one)"
+    )
+    command.add_argument("--revision", help="commit or branch of a hub id (default: main)")
+    command.add_argument("--noise", help="per_image (default), or compvis: the released script's order")
+    command.add_argument(
+        "--guidance_draw", help="random_guidance: uniform (default), integer, or per_run_integer as theirs"
+    )
+    command.add_argument("--resize", help="the authors' 32A or 64 (default: the size drawn)")
+    command.add_argument("--safety", help="off (default), or flag: record what the safety checker thinks")
     command.add_argument("--batch_size", type=int, help="images drawn at once; part of what an image depends on")
+    command.add_argument("--probe-batch", action="store_true", help="first find the largest batch that fits in memory")
     command.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    command.add_argument("--precision", help="float32, float16 or bfloat16 (default: by the device)")
     command.set_defaults(command=_generate)
     return parser
 
@@ -92,6 +107,7 @@ def _reproduce(options: argparse.Namespace) -> None:
         print(dry_run(experiment, steps, options.cores))
         return
     settle_older_code(steps, options.redo, options.keep)
+    signal.signal(signal.SIGTERM, interrupts.raise_terminated)
     reproduce(experiment, steps, options.only, options.cores, options.profile)
     from synthlib.results import report
 
@@ -130,8 +146,6 @@ def _run(options: argparse.Namespace) -> None:
 
 def _generate(options: argparse.Namespace) -> None:
     """Images per prompt: n_samples x n_iter, as in the authors' script; multi_domain has a prompt for each domain."""
-    from synthlib.settings import GenerateSettings, trick_name
-
     for name in ("n_samples", "n_iter"):
         if getattr(options, name) < 1:
             raise InputError(f"{name} is {getattr(options, name)}; expected a number of at least 1.")
@@ -155,23 +169,53 @@ def _generate(options: argparse.Namespace) -> None:
         "seed": options.seed,
         "height": options.H,
         "width": options.W,
-        "model": str(Path(options.model).absolute()) if options.model else "",
+        "model": str(Path(options.model).absolute())
+        if Path(options.model).exists() and options.model
+        else options.model,
         "device": options.device,
     }
-    given |= {n: v for n in ("min_scale", "max_scale", "batch_size") if (v := getattr(options, n)) is not None}
+    optional = (
+        "min_scale",
+        "max_scale",
+        "batch_size",
+        "revision",
+        "noise",
+        "guidance_draw",
+        "resize",
+        "safety",
+        "precision",
+    )
+    given |= {name: value for name in optional if (value := getattr(options, name)) is not None}
     settings = GenerateSettings(**complete("01_generate", given))
     from synthlib.generation.generate import generate, open_plan
 
+    if options.probe_batch:
+        settings = _with_probed_batch(settings)
     plan = open_plan(settings)
     print(
         f"{len(plan)} images: {', '.join(spec.classes)}; {settings.images_per_class} of each class, trick {trick}.",
         flush=True,
     )
+    files = generate(plan)  # several such commands may work on one folder: the receipt is written by whoever ends first
     step = receipts.begin("01_generate", settings)
-    files = generate(plan)
     step.finish(files)
     count = write_image_folder(files[:-1], outdir)
     print(f"{count} images in {os.path.relpath(outdir)}/<class>/, shards and records in {os.path.relpath(plan.folder)}")
+
+
+def _with_probed_batch(settings: GenerateSettings) -> GenerateSettings:
+    """The settings with the largest batch that fits, or with that of the images which are there already."""
+    from dataclasses import replace
+
+    from synthlib.data.datasets import read_spec
+    from synthlib.generation.generate import PLAN_FILE
+    from synthlib.generation.paint import probe_batch
+
+    there = receipts.read_json(paths.resolve(settings.run_dir) / PLAN_FILE)
+    spec = read_spec(settings.dataset, settings.classes, settings.domains)
+    size = there["batch_size"] if there else probe_batch(settings, spec)
+    print(f"batch_size {size}: {'that of the images in the folder' if there else 'the largest that fits'}.", flush=True)
+    return replace(settings, batch_size=size)
 
 
 if __name__ == "__main__":

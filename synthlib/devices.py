@@ -1,8 +1,18 @@
-"""Where tensors live: a device by name, and the number of CPU threads, both recorded because the last bits depend on them."""
+"""Where tensors live and in what precision: a device by name, and static tables of what each GPU is good at."""
 
 import torch
 
 from synthlib.settings import InputError
+
+# From this CUDA compute capability on: (precision of Stable Diffusion v1, precision of newer families, compile pays).
+# Tensor cores do float16 from 7.0 (V100, T4) and bfloat16 from 8.0 (A100) on. Newer families (SD3, Flux) overflow in
+# float16. Before 8.0 torch.compile has little to fuse for; below 7.0 float16 is slower than float32 on most cards.
+BY_CAPABILITY = {
+    (8, 0): ("float16", "bfloat16", True),
+    (7, 0): ("float16", "float16", False),
+    (0, 0): ("float32", "float32", False),
+}
+TORCH_TYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 def device_named(device: str) -> torch.device:
@@ -22,3 +32,20 @@ def hardware_name(device: str) -> str:
     """What results depend on of a device: "cpu", or the GPU's model."""
     found = device_named(device)
     return torch.cuda.get_device_name(found) if found.type == "cuda" else found.type
+
+
+def capability_row(device: str) -> tuple[str, str, bool]:
+    """The row of BY_CAPABILITY for a device; all that is no CUDA device is taken for the oldest."""
+    found = device_named(device)
+    capability = torch.cuda.get_device_capability(found) if found.type == "cuda" else (0, 0)
+    return next(row for least, row in BY_CAPABILITY.items() if capability >= least)
+
+
+def precision_for(device: str, precision: str, stable_diffusion_v1: bool) -> str:
+    """The precision asked for, or for "auto" the one that BY_CAPABILITY names."""
+    return capability_row(device)[0 if stable_diffusion_v1 else 1] if precision == "auto" else precision
+
+
+def compile_for(device: str, compile: str) -> bool:
+    """Whether to compile the UNet: "on", "off", or for "auto" what BY_CAPABILITY says of the device."""
+    return capability_row(device)[2] if compile == "auto" else compile == "on"

@@ -1,13 +1,17 @@
 """What counts as the same code: digests of syntax trees, without docstrings, comments and annotations."""
 
 import ast
+import contextlib
 import hashlib
 import json
+import os
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
 from synthlib import paths
+
+LARGE = 50_000_000  # bytes; hashing a checkpoint of 4 GB in each of many processes would take minutes
 
 
 def sha256_text(text: str) -> str:
@@ -126,4 +130,27 @@ def notebook_digest(step: str) -> str:
 def folder_digest(folder: Path) -> str:
     """Digest of a folder: names and bytes of all its files, but hidden ones."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
-    return sha256_json({path.relative_to(folder).as_posix(): sha256_file(path) for path in files})
+    return sha256_json({path.relative_to(folder).as_posix(): sha256_large_file(path) for path in files})
+
+
+def path_digest(path: Path) -> str:
+    """Digest of a file or a folder."""
+    return folder_digest(path) if path.is_dir() else sha256_large_file(path)
+
+
+def sha256_large_file(path: Path) -> str:
+    """sha256 of a file; of a large one it is remembered in the runs' folder, by path, size and time of last change."""
+    found = path.stat()
+    if found.st_size < LARGE:
+        return sha256_file(path)
+    place = sha256_text(json.dumps([str(path.resolve()), found.st_size, found.st_mtime_ns]))
+    memory = paths.resolve("papermill_runs") / ".sha256" / place
+    if memory.is_file() and len(known := memory.read_text()) == 64:
+        return known
+    digest = sha256_file(path)
+    with contextlib.suppress(OSError):  # where nothing can be written it is hashed again
+        memory.parent.mkdir(parents=True, exist_ok=True)
+        temporary = memory.with_name(f".{place}.{os.getpid()}")
+        temporary.write_text(digest)
+        os.replace(temporary, memory)
+    return digest

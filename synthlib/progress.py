@@ -1,9 +1,10 @@
 """Progress: a bar where someone is watching, one plain line every 30 s in batch (tqdm.auto freezes in executed notebooks)."""
 
+import contextlib
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -18,16 +19,36 @@ def watched() -> bool:
     return (in_kernel and "SYNTHLIB_DRIVER" not in os.environ) or (not in_kernel and sys.stderr.isatty())
 
 
+@contextlib.contextmanager
+def meter(what: str, total: int | None, unit: str) -> Iterator[Callable[[int, bool], None]]:
+    """Show how far `total` units are, how fast and how long it still takes.
+
+    Gives a function add(count, free): so many more are there; those that are free (found, not made) do not count as speed.
+    """
+    start = shown = time.monotonic()
+    done = gratis = 0
+    bar = tqdm(desc=what, total=total, unit=unit) if watched() else None
+
+    def add(count: int, free: bool) -> None:
+        nonlocal shown, done, gratis
+        done += count
+        gratis += count if free else 0
+        now = time.monotonic()
+        if bar is not None:
+            bar.initial = gratis
+            bar.update(count)
+        elif now - shown >= SECONDS_BETWEEN_LINES:
+            shown = now
+            print(tqdm.format_meter(done, total, now - start, prefix=what, unit=unit, initial=gratis), flush=True)
+
+    with bar or contextlib.nullcontext():
+        yield add
+
+
 def progress(items: Iterable[T], what: str, total: int | None = None, unit: str = "it") -> Iterator[T]:
     """Pass `items` on and show how far they are, how fast and how long it still takes."""
-    if watched():
-        yield from tqdm(items, desc=what, total=total, unit=unit)
-        return
     total = total if total is not None or not isinstance(items, Sized) else len(items)
-    start = shown = time.monotonic()
-    for number, item in enumerate(items, start=1):
-        yield item
-        now = time.monotonic()
-        if now - shown >= SECONDS_BETWEEN_LINES:
-            shown = now
-            print(tqdm.format_meter(number, total, now - start, prefix=what, unit=unit), flush=True)
+    with meter(what, total, unit) as add:
+        for item in items:
+            yield item
+            add(1, False)

@@ -18,14 +18,27 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from synthlib import digests, paths
+import psutil
+
+from synthlib import digests, hub, paths
 from synthlib.locks import Lock, claim
 from synthlib.settings import SETTINGS, InputError, read_yaml
 
 RECEIPT = "receipt.json"
 # The code that decides the bytes of each kind of costly file. Never settings, receipts, paths or cli.
 COSTLY = {
-    "shards": ("generation.prompts", "generation.plan", "generation.checkpoints", "generation.sampler"),
+    "shards": (
+        "generation.prompts",
+        "generation.plan",
+        "generation.noise",
+        "generation.checkpoints",
+        "generation.single_file",
+        "generation.pipelines",
+        "generation.sampler",
+        "generation.safety",
+        "generation.resize",
+        "generation.paint",
+    ),
     "checkpoints": ("training.augment", "training.models", "training.train"),
     "logits": ("training.augment", "training.models", "training.train", "evaluation.predict"),
 }
@@ -95,7 +108,7 @@ def input_digests(parameters: Mapping[str, Any]) -> dict[str, Any]:
     if "dataset" in parameters:
         inputs["dataset"] = dataset_digest(parameters["dataset"])
     if "model" in parameters:
-        inputs["model"] = model_digest(parameters["model"])
+        inputs["model"] = model_digest(parameters["model"], parameters["revision"])
     if parameters.get("measures"):
         inputs["referee"] = digests.sha256_file(paths.referee_weights())  # of the feature space
     if "results" in parameters:
@@ -110,10 +123,19 @@ def dataset_digest(dataset: str) -> str | None:
     return file and digests.sha256_json(read_yaml(file))
 
 
-def model_digest(model: str) -> str | None:
-    """Digest of a text-to-image checkpoint folder ("" is the embedded one); None if there is none."""
-    folder = paths.resolve(model) if model else paths.embedded_model()
-    return digests.folder_digest(folder) if folder.is_dir() else None
+def model_digest(model: str, revision: str = "") -> str | None:
+    """What a text-to-image checkpoint is: its hub id and commit, or the digest of its folder or file; None if there is none."""
+    if hub.is_hub_id(model):
+        commit = hub.commit_of(model, revision)
+        return commit and f"{model}@{commit}"
+    source = hub.find(model)
+    if source is None or source.is_dir():
+        return source and digests.folder_digest(source)
+    beside = (source.with_suffix(".yaml"), source.with_suffix("") / "tokenizer", source.parent / "tokenizer")
+    used = {
+        path.name: digests.path_digest(path) for path in beside[::-1] if path.exists()
+    }  # the first counts, as in single_file
+    return digests.sha256_json({"file": digests.path_digest(source)} | used)
 
 
 @dataclass(frozen=True)
@@ -143,6 +165,18 @@ def write_keyed(path: Path, data: bytes, key: FileKey, seconds: float) -> None:
     """Write a costly file, then beside it its key and the seconds that its content took to make."""
     write_atomic(path, data)
     write_json(_key_file(path), asdict(key) | {"sha256": digests.sha256_bytes(data), "seconds": round(seconds, 2)})
+
+
+def remove_keyed(path: Path) -> None:
+    """Remove a costly file, if it is there, and its key."""
+    path.unlink(missing_ok=True)
+    _key_file(path).unlink(missing_ok=True)
+
+
+def seconds_to_make(path: Path) -> float:
+    """How long a costly file's content took to make; 0 where there is none."""
+    stored = read_json(_key_file(path))
+    return stored["seconds"] if stored else 0.0
 
 
 def seconds_of_older_code(folder: Path) -> float:
@@ -219,7 +253,9 @@ def begin(notebook: str, settings: object) -> Step:
         _check_input(name, parameters)
     lock = claim(folder / ".lock")
     for left in folder.glob(".*.part"):  # of writes that a kill cut off
-        left.unlink()
+        pid = left.name.split(".")[-2]
+        if not pid.isdigit() or not psutil.pid_exists(int(pid)) or int(pid) == os.getpid():
+            left.unlink(missing_ok=True)
     inputs = input_digests(parameters)
     if state(notebook, parameters) != "done":
         (folder / RECEIPT).unlink(missing_ok=True)

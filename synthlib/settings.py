@@ -21,6 +21,10 @@ MERGED_TRICKS = ("class_prompt", "multi_domain", "random_guidance")  # what merg
 TRICK_ALIASES = {"multidomain": "multi_domain", "random_scale": "random_guidance", "base": "base_class"}
 ARCHITECTURES = ("resnet", "vit")
 EVALUATION_MODES = ("eval", "authors")
+NOISES = ("per_image", "compvis")
+GUIDANCE_DRAWS = ("uniform", "integer", "per_run_integer")
+PRECISIONS = ("float32", "float16", "bfloat16")
+RESIZES = ("", "32A", "64")
 
 
 class InputError(Exception):
@@ -127,22 +131,31 @@ class GenerateSettings(_FromParameters):
     classes: list
     trick: str
     model: str
+    revision: str
     images_per_class: int
     replicates: int
     seed: int
+    noise: str
     guidance_scale: float
     min_scale: float
     max_scale: float
+    guidance_draw: str
     domains: list
     num_inference_steps: int
     height: int
     width: int
+    resize: str
+    safety: str
+    keep_latents: bool
+    lossy_guidance_until: float
+    lossy_vae: str
     batch_size: int
     shard_rows: int
     reuse_dirs: list
     replace: bool
     device: str
     precision: str
+    compile: str
     threads: int
 
     def __post_init__(self) -> None:
@@ -152,7 +165,16 @@ class GenerateSettings(_FromParameters):
         _counts(self, least)
         _check(self.num_inference_steps < 1000, "num_inference_steps", self.num_inference_steps, "fewer than 1000")
         _check(self.min_scale <= self.max_scale, "min_scale", self.min_scale, f"at most max_scale ({self.max_scale})")
-        choose("precision", self.precision, ("float32", "float16", "bfloat16"))
+        integers = math.floor(self.max_scale) - math.ceil(self.min_scale) >= 0
+        _check(integers or self.guidance_draw == "uniform", "min_scale", self.min_scale, "an integer up to max_scale")
+        until = self.lossy_guidance_until
+        _check(0 <= until <= 1, "lossy_guidance_until", until, "a share of the steps, 0 to 1 (1: guide all, lossless)")
+        choose("precision", self.precision, ("auto", *PRECISIONS))
+        choose("compile", self.compile, ("auto", "on", "off"))
+        choose("noise", self.noise, NOISES)
+        choose("guidance_draw", self.guidance_draw, GUIDANCE_DRAWS)
+        choose("resize", self.resize, RESIZES)
+        choose("safety", self.safety, ("off", "flag"))
         _fill(self, "run_dir", paths.run_dir("interactive", "01_generate", self.dataset, self.trick))
 
 

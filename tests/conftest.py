@@ -23,6 +23,15 @@ def settings(tmp_path):
     return make
 
 
+@pytest.fixture(scope="session")
+def tiny_sd(tmp_path_factory):
+    """A diffusers folder of Stable Diffusion v1's layout, tiny, with random weights; native size 512 x 512."""
+    from tiny_models import write_tiny_sd
+
+    write_tiny_sd(folder := tmp_path_factory.mktemp("models") / "tiny-sd")
+    return folder
+
+
 @pytest.fixture
 def own_root(tmp_path, monkeypatch):
     """A root of one's own: the checkout's notebooks, experiments and package by link, papermill_runs and figures new."""

@@ -35,7 +35,14 @@ def shard_bytes(rows: pa.Table, images: list[bytes], classes: list[str]) -> byte
     names = [f"{image_id}.png" for image_id in rows["image_id"].to_pylist()]
     column = pa.StructArray.from_arrays([pa.array(images, pa.binary()), pa.array(names)], ["bytes", "path"])
     table = rows.add_column(0, "image", column)
-    plain = {"bool": "bool", "int64": "int64", "uint64": "uint64", "float": "float32", "string": "string"}
+    plain = {
+        "bool": "bool",
+        "int64": "int64",
+        "uint64": "uint64",
+        "float": "float32",
+        "string": "string",
+        "binary": "binary",
+    }
     features = {
         name: {"dtype": plain[str(kind)], "_type": "Value"}
         for name, kind in zip(rows.schema.names, rows.schema.types, strict=True)
@@ -47,10 +54,10 @@ def shard_bytes(rows: pa.Table, images: list[bytes], classes: list[str]) -> byte
     return sink.getvalue().to_pybytes()
 
 
-def read_table(path: Path) -> pa.Table:
-    """One shard, whole. InputError where the file is cut short or no shard."""
+def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
+    """One shard, whole or only some columns. InputError where the file is cut short or no shard."""
     try:
-        return pq.read_table(path)
+        return pq.read_table(path, columns=columns)
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(f"{path} is truncated or no Parquet shard ({str(error)[:80]}); run 01_generate again.")
 
@@ -91,7 +98,8 @@ class SyntheticSet:
 
 def load_shards(files: list[Path]) -> SyntheticSet:
     """The images of some shards, in the order given."""
-    table = pa.concat_tables([read_table(path) for path in files])
+    names = [name for name in pq.read_schema(files[0]).names if name != "latents"]
+    table = pa.concat_tables([read_table(path, names) for path in files])
     pixels = np.stack([decode_image(image["bytes"]) for image in table["image"].to_pylist()])
     images = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
     labels = torch.from_numpy(table["label"].to_numpy().copy())

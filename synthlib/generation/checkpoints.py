@@ -1,4 +1,4 @@
-"""Checkpoints: open a text-to-image model of Stable Diffusion's kind from a diffusers folder."""
+"""Checkpoints: open any text-to-image model, Stable Diffusion v1's kind for our own sampler, other families as pipelines."""
 
 import warnings
 from dataclasses import dataclass
@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 
-from synthlib import paths
-from synthlib.devices import device_named
+from synthlib import hub, paths
+from synthlib.devices import TORCH_TYPES, device_named
+from synthlib.generation.pipelines import OtherModel, open_pipeline
 from synthlib.receipts import read_json
 from synthlib.settings import InputError
 
@@ -24,7 +25,6 @@ DDIM = {
     "timestep_spacing": "leading",
     "prediction_type": "epsilon",
 }
-PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -39,55 +39,119 @@ class Checkpoint:
     device: torch.device
     height: int
     width: int
+    compiled: bool = False
 
 
-def model_folder(model: str) -> Path:
-    """The folder of a checkpoint: the one named, or the embedded one for "". InputError if it is not a diffusers folder."""
-    folder = paths.resolve(model) if model else paths.embedded_model()
-    if not (folder / "model_index.json").is_file():
-        raise InputError(
-            f"{folder} is not a text-to-image checkpoint (no model_index.json); give a diffusers folder, such as one that "
-            "StableDiffusionPipeline.save_pretrained writes."
-        )
-    return folder
+def for_our_sampler(source: Path) -> bool:
+    """Whether a checkpoint (folder or single file) is of Stable Diffusion v1's kind: its classes, its noise schedule.
 
-
-def open_checkpoint(model: str, device: str = "cpu", precision: str = "float32") -> Checkpoint:
-    """Open a Stable Diffusion v1-like diffusers folder. UNet, VAE and text encoder take `precision`.
-
-    Raises InputError where the folder is no checkpoint, or a file of it is missing or truncated.
+    InputError where it is no checkpoint at all.
     """
-    folder = model_folder(model)
+    if source.is_file():
+        return True  # single_file refuses other layouts
+    index = read_json(source / "model_index.json")
+    if not isinstance(index, dict):
+        raise InputError(
+            f"{source} is not a text-to-image checkpoint (no model_index.json); give a diffusers folder, such as one that "
+            "StableDiffusionPipeline.save_pretrained writes, a .safetensors file, or a hub id."
+        )
+    schedule = read_json(source / "scheduler" / "scheduler_config.json") or {}
+    ours = ("prediction_type", "beta_schedule", "num_train_timesteps")
+    return index.get("_class_name") == "StableDiffusionPipeline" and all(
+        schedule.get(name, DDIM[name]) == DDIM[name] for name in ours
+    )
+
+
+def scheduler_name(source: Path) -> str:
+    """What to record of how a checkpoint is sampled."""
+    if for_our_sampler(source):
+        return "DDIM, eta 0, leading timesteps, offset 1"
+    return str((read_json(source / "scheduler" / "scheduler_config.json") or {}).get("_class_name", "unknown"))
+
+
+def open_checkpoint(
+    model: str,
+    revision: str = "",
+    device: str = "cpu",
+    precision: str = "float32",
+    compile: bool = False,
+    lossy_vae: str = "",
+) -> Checkpoint | OtherModel:
+    """Open a text-to-image model: "" (the embedded one), a diffusers folder, a single CompVis file, or a hub id.
+
+    Its networks take `precision`. lossy_vae: a folder of diffusers' AutoencoderTiny to decode with, faster and lossy.
+    Raises InputError where there is no such checkpoint, or a file of it is missing or truncated.
+    """
+    source, where = hub.fetch(model, revision), device_named(device)
     warnings.filterwarnings("ignore", message="IProgress not found")  # no widgets in the required path
+    if not for_our_sampler(source):
+        return open_pipeline(source, where, TORCH_TYPES[precision])
+    parts = _open_parts(source, TORCH_TYPES[precision])
+    size = parts["unet"].config.sample_size * vae_factor(parts["vae"])
+    if lossy_vae:
+        parts["vae"] = _open_tiny_vae(lossy_vae, parts["vae"], TORCH_TYPES[precision])
+    for name in ("text_encoder", "unet", "vae"):
+        parts[name].to(where).eval().requires_grad_(False)
+    if where.type == "cuda":
+        torch.backends.cudnn.allow_tf32 = False  # float32 means float32
+        for name in ("unet", "vae"):
+            parts[name].to(memory_format=torch.channels_last)
+    if compile:
+        _compile(parts["unet"])
+    return Checkpoint(source, **parts, device=where, height=size, width=size, compiled=compile)
+
+
+def _open_parts(source: Path, dtype: torch.dtype) -> dict[str, Any]:
+    """tokenizer, text_encoder, unet and vae of a diffusers folder or a single file, on the CPU."""
+    if source.is_file():
+        from synthlib.generation.single_file import open_single_file
+
+        return open_single_file(source, dtype)
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import AutoTokenizer, CLIPTextModel
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    where = device_named(device)
-    schedule = read_json(folder / "scheduler" / "scheduler_config.json") or {}
-    for name in ("prediction_type", "beta_schedule", "num_train_timesteps"):
-        if schedule.get(name, DDIM[name]) != DDIM[name]:
-            raise InputError(
-                f"{folder} has {name} {schedule[name]!r}; this sampler draws Stable Diffusion v1's kind, {DDIM[name]!r}."
-            )
+    kinds = {"text_encoder": CLIPTextModel, "unet": UNet2DConditionModel, "vae": AutoencoderKL}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
-        parts = {
-            name: kind.from_pretrained(folder / name, use_safetensors=True, torch_dtype=PRECISIONS[precision])
-            for name, kind in (("text_encoder", CLIPTextModel), ("unet", UNet2DConditionModel), ("vae", AutoencoderKL))
-        }
-    except (
-        Exception
-    ) as error:  # each library raises its own kinds for a file that is missing, cut short or of another shape
+        parts = {"tokenizer": AutoTokenizer.from_pretrained(source / "tokenizer", local_files_only=True)}
+        for name, kind in kinds.items():
+            parts[name] = kind.from_pretrained(
+                source / name, use_safetensors=True, torch_dtype=dtype, local_files_only=True
+            )
+    except Exception as error:  # each library raises its own kinds for a file missing, cut short or of another shape
         line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(
-            f"cannot open the checkpoint {folder}: {line[:200]}; expected a whole diffusers folder, fetch it again."
+            f"cannot open the checkpoint {source}: {line[:200]}; expected a whole diffusers folder, fetch it again."
         )
-    for part in parts.values():
-        part.to(where).eval().requires_grad_(False)
-    size = parts["unet"].config.sample_size * vae_factor(parts["vae"])
-    return Checkpoint(folder, tokenizer, **parts, device=where, height=size, width=size)
+    return parts
+
+
+def _open_tiny_vae(folder: str, full: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:
+    """A distilled decoder (TAESD) in place of a VAE: lossy."""
+    from diffusers import AutoencoderTiny
+
+    try:
+        vae = AutoencoderTiny.from_pretrained(paths.resolve(folder), torch_dtype=dtype, local_files_only=True)
+    except Exception as error:
+        raise InputError(
+            f"lossy_vae {folder!r} cannot be opened ({str(error)[:120]}); expected a folder of AutoencoderTiny."
+        )
+    if vae_factor(vae) != vae_factor(full) or vae.config.latent_channels != full.config.latent_channels:
+        raise InputError(
+            f"lossy_vae {folder!r} is for latents of another shape than this checkpoint's; give one that fits."
+        )
+    return vae
+
+
+def _compile(unet: torch.nn.Module) -> None:
+    """Compile a UNet in place, with kernels chosen by rule and not by a race, so that the same run gives the same bytes."""
+    import torch._inductor.config as inductor
+
+    if hasattr(inductor, "deterministic"):
+        inductor.deterministic = True
+    torch._dynamo.config.recompile_limit = 16  # one a batch size, see sampler.denoise
+    unet.compile(dynamic=False)
 
 
 def vae_factor(vae: torch.nn.Module) -> int:

@@ -1,16 +1,18 @@
-"""The plan: one row per image, in canonical order (replicate, trick, class, index), computed in arrays.
+"""The plan: one row per image, in canonical order (replicate, trick, class, index), computed in arrays, shard by shard.
 
 An image is a function of its row, the checkpoint, and (device, precision, batch size), so a row holds all that is its own.
 """
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from synthlib.data.datasets import DatasetSpec
-from synthlib.generation.prompts import domain_of, prompt_of, sources
+from synthlib.generation.prompts import SLOTS, domain_places, domains_of, prompt_of, sources
 from synthlib.settings import GenerateSettings
 
 
@@ -39,6 +41,15 @@ class Group:
     count: int
 
 
+@dataclass(frozen=True)
+class Slice:
+    """Rows `first` to `last` (not included) of a group."""
+
+    group: Group
+    first: int
+    last: int
+
+
 def groups(settings: GenerateSettings, spec: DatasetSpec) -> list[Group]:
     """The plan's groups in canonical order."""
     parts = sources(settings.trick, settings.images_per_class)
@@ -53,43 +64,58 @@ def groups(settings: GenerateSettings, spec: DatasetSpec) -> list[Group]:
 def group_rows(group: Group, settings: GenerateSettings, spec: DatasetSpec, first: int, last: int) -> pa.Table:
     """Rows `first` to `last` (not included) of a group, also beyond its count: a block is filled up with them.
 
-    Columns: image_id, label, class, prompt, domain, trick, guidance_scale (float32), seed (uint64), replicate, index.
-    `trick` is the drawn trick: a merged row is its source's row.
+    Columns: image_id, label, class, prompt, domain, trick, guidance_scale (float32), seed (uint64), replicate, index; and
+    for noise "compvis" iteration and slot. `trick` is the drawn trick: a merged row is its source's row. `seed` is the
+    image's own, or for "compvis" the one that all images of a replicate share (the experiment's seed + replicate).
     """
     index = np.arange(first, last, dtype=np.uint64)
     key = hash64(settings.seed, group.replicate, spec.name, group.source, group.class_name)
     with np.errstate(over="ignore"):
-        seed = splitmix64(key + index)
-    domains = [domain_of(spec, group.source, i) for i in range(max(1, len(spec.domains)))]
+        own = splitmix64(key + index)
+    domains = domains_of(spec, group.source)
     prompts = [prompt_of(spec, group.source, group.class_name, domain) for domain in domains]
-    place = pa.array((index % np.uint64(len(domains))).astype(np.int32))
+    place = pa.array(domain_places(spec, group.source, index, settings.noise).astype(np.int32))
     n = last - first
     name = f"{spec.name}-{group.source}-{group.class_name}-r{group.replicate}-".replace(" ", "_")
-    return pa.table(
-        {
-            "image_id": pa.array([f"{name}{i:06d}" for i in range(first, last)]),
-            "label": pa.array(np.full(n, list(spec.classes).index(group.class_name), np.int64)),
-            "class": pa.repeat(group.class_name, n),
-            "prompt": pa.DictionaryArray.from_arrays(place, prompts).cast(pa.string()),
-            "domain": pa.DictionaryArray.from_arrays(place, domains).cast(pa.string()),
-            "trick": pa.repeat(group.source, n),
-            "guidance_scale": pa.array(guidance_scales(group.source, seed, settings)),
-            "seed": pa.array(seed),
-            "replicate": pa.array(np.full(n, group.replicate, np.int64)),
-            "index": pa.array(index.astype(np.int64)),
-        }
-    )
+    number = pc.utf8_lpad(pa.array(index).cast(pa.string()), 6, "0")
+    compvis = settings.noise == "compvis"
+    columns = {
+        "image_id": pc.binary_join_element_wise(name, number, ""),
+        "label": pa.repeat(pa.scalar(list(spec.classes).index(group.class_name), pa.int64()), n),
+        "class": pa.repeat(group.class_name, n),
+        "prompt": pa.DictionaryArray.from_arrays(place, prompts).cast(pa.string()),
+        "domain": pa.DictionaryArray.from_arrays(place, list(domains)).cast(pa.string()),
+        "trick": pa.repeat(group.source, n),
+        "guidance_scale": pa.array(guidance_scales(group, own, settings, spec)),
+        "seed": pa.array(np.full(n, settings.seed + group.replicate, np.uint64) if compvis else own),
+        "replicate": pa.repeat(pa.scalar(group.replicate, pa.int64()), n),
+        "index": pa.array(index.astype(np.int64)),
+    }
+    if compvis:
+        in_prompt = index // np.uint64(SLOTS * len(domains))
+        columns["iteration"] = pa.array(in_prompt.astype(np.int64))
+        columns["slot"] = pa.array((index % np.uint64(SLOTS)).astype(np.int64))
+    return pa.table(columns)
 
 
-def guidance_scales(source: str, seed: np.ndarray, settings: GenerateSettings) -> np.ndarray:
-    """Guidance of each image, float32 [N]: fixed, or for random guidance uniform on [min_scale, max_scale].
+def guidance_scales(group: Group, own: np.ndarray, settings: GenerateSettings, spec: DatasetSpec) -> np.ndarray:
+    """Guidance of each image, float32 [N], from numbers of its own (`own`, uint64 [N]).
 
-    The authors' random_scale draws one integer a script run; ours is drawn anew for each image, from its seed.
+    Fixed but for random guidance, where `guidance_draw` says how it is drawn from min_scale to max_scale: "uniform" and
+    "integer" anew for each image, "per_run_integer" once for a replicate, as the authors' random_scale draws
+    random.randint(min_scale, max_scale) once a script run (create_dataset.py; their generator had no seed).
     """
-    if source != "random_guidance":
-        return np.full(len(seed), settings.guidance_scale, np.float32)
-    unit = (splitmix64(seed ^ np.uint64(0x5DEECE66D)) >> np.uint64(11)).astype(np.float64) / 2.0**53
-    return (settings.min_scale + unit * (settings.max_scale - settings.min_scale)).astype(np.float32)
+    n, draw = len(own), settings.guidance_draw
+    if group.source != "random_guidance":
+        return np.full(n, settings.guidance_scale, np.float32)
+    if draw == "per_run_integer":
+        own = np.full(n, hash64(settings.seed, group.replicate, spec.name, "guidance of the run"))
+    unit = (splitmix64(own ^ np.uint64(0x5DEECE66D)) >> np.uint64(11)).astype(np.float64) / 2.0**53
+    low, high = settings.min_scale, settings.max_scale
+    if draw == "uniform":
+        return (low + unit * (high - low)).astype(np.float32)
+    low, high = np.ceil(low), np.floor(high)
+    return (low + np.floor(unit * (high - low + 1))).astype(np.float32)
 
 
 def n_rows(settings: GenerateSettings, spec: DatasetSpec) -> int:
@@ -97,12 +123,34 @@ def n_rows(settings: GenerateSettings, spec: DatasetSpec) -> int:
     return sum(group.count for group in groups(settings, spec))
 
 
+def cut(settings: GenerateSettings, spec: DatasetSpec, rows: int) -> Iterator[list[Slice]]:
+    """The plan in pieces of `rows` rows (the last may be shorter), each as slices of groups, without making a row."""
+    piece, room = [], rows
+    for group in groups(settings, spec):
+        first = 0
+        while first < group.count:
+            last = min(group.count, first + room)
+            piece.append(Slice(group, first, last))
+            room -= last - first
+            first = last
+            if not room:
+                yield piece
+                piece, room = [], rows
+    if piece:
+        yield piece
+
+
+def slice_rows(slices: list[Slice], settings: GenerateSettings, spec: DatasetSpec) -> pa.Table:
+    """The rows of some slices, see group_rows for the columns."""
+    return pa.concat_tables([group_rows(part.group, settings, spec, part.first, part.last) for part in slices])
+
+
 def plan_rows(settings: GenerateSettings, spec: DatasetSpec, first: int, last: int) -> pa.Table:
     """Rows `first` to `last` (not included) of the whole plan."""
-    tables, passed = [], 0
+    found, passed = [], 0
     for group in groups(settings, spec):
         low, high = max(first - passed, 0), min(last - passed, group.count)
         if low < high:
-            tables.append(group_rows(group, settings, spec, low, high))
+            found.append(Slice(group, low, high))
         passed += group.count
-    return pa.concat_tables(tables)
+    return slice_rows(found, settings, spec)

@@ -1,16 +1,21 @@
-"""The diffusion loop: one prompt, guidance scale and seed per image of a batch, which no pipeline takes."""
+"""The diffusion loop: one prompt, guidance scale and noise per image of a batch, which no pipeline takes."""
 
 import torch
 
 from synthlib.generation.checkpoints import DDIM, Checkpoint, vae_factor
+from synthlib.generation.noise import initial_noise
+
+DECODE_PIXELS = (
+    8 * 512 * 512
+)  # pixels that the VAE decodes at once; fixed, so that an image's bytes do not depend on memory
 
 
-def initial_noise(seeds: list[int], shape: tuple[int, ...]) -> torch.Tensor:
-    """Standard normal latents float32 [B, *shape]: each from a CPU generator of its own, so of its seed only."""
-    return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+def latent_shape(checkpoint: Checkpoint, height: int, width: int) -> tuple[int, int, int]:
+    """[C, h, w] of the latents of an image of `height` x `width` pixels."""
+    factor = vae_factor(checkpoint.vae)
+    return checkpoint.unet.config.in_channels, height // factor, width // factor
 
 
-@torch.inference_mode()
 def draw(
     checkpoint: Checkpoint,
     text: torch.Tensor,
@@ -21,35 +26,73 @@ def draw(
     height: int,
     width: int,
 ) -> torch.Tensor:
-    """Draw a batch of images, uint8 [B, H, W, 3] on the CPU.
+    """Draw a batch of images, uint8 [B, H, W, 3] on the CPU: noise of each image's own seed, `denoise`, `decode`."""
+    noise = initial_noise(seeds, latent_shape(checkpoint, height, width))
+    return decode(checkpoint.vae, denoise(checkpoint, text, no_text, guidance, noise, num_inference_steps))
 
-    text [B, T, D], no_text [1, T, D] (the empty prompt's embedding), guidance float32 [B], seeds B numbers.
+
+@torch.inference_mode()
+def denoise(
+    checkpoint: Checkpoint,
+    text: torch.Tensor,
+    no_text: torch.Tensor,
+    guidance: torch.Tensor,
+    noise: torch.Tensor,
+    num_inference_steps: int,
+    guidance_until: float = 1.0,
+) -> torch.Tensor:
+    """Noise float32 [B, C, h, w] -> latents float32 [B, C, h, w] on the checkpoint's device.
+
+    text [B, T, D], no_text [1, T, D] (the empty prompt's embedding), guidance float32 [B].
     Classifier-free guidance (Ho and Salimans 2022): eps = eps(no text) + g (eps(text) - eps(no text)); where g is 1 that is
     eps(text), so those images skip the pass without text. DDIM (Song et al. 2021) with eta 0. Latents and their update stay
     in float32, whatever the UNet's precision.
+    guidance_until < 1 is lossy: after that share of the steps nothing is guided (Kynkaanniemi et al. 2024 guide an interval).
     """
     from diffusers import DDIMScheduler
 
-    unet, vae, device = checkpoint.unet, checkpoint.vae, checkpoint.device
+    unet, device = checkpoint.unet, checkpoint.device
     scheduler = DDIMScheduler(**DDIM)
     scheduler.set_timesteps(num_inference_steps)
-    factor = vae_factor(vae)
-    shape = (unet.config.in_channels, height // factor, width // factor)
-    latents = initial_noise(seeds, shape).to(device) * scheduler.init_noise_sigma
-    guided = (guidance != 1).nonzero()[:, 0].to(device)
+    assert len(scheduler.timesteps) == num_inference_steps and scheduler.init_noise_sigma == 1
+    latents = noise.to(device)
+    guided = (guidance != 1).nonzero()[:, 0]
+    n = len(guided)
+    if (
+        checkpoint.compiled and n
+    ):  # few batch sizes, so few compilations: images of guidance 1 fill up the pass without text
+        rest = (guidance == 1).nonzero()[:, 0]
+        step = max(1, len(guidance) // 4)
+        guided = torch.cat([guided, rest[: -n % step]])
+    guided = guided.to(device)
     scale = guidance.to(device)[guided, None, None, None]
     context = torch.cat([no_text.expand(len(guided), -1, -1), text]).to(device, unet.dtype)
-    for timestep in scheduler.timesteps:
+    times = scheduler.timesteps.to(
+        device
+    )  # once: the scheduler reads its own on the CPU, the UNet these, and nothing waits
+    last_guided = round(guidance_until * num_inference_steps)
+    for number, timestep in enumerate(scheduler.timesteps):
+        if number == last_guided:
+            guided, scale, context = guided[:0], scale[:0], context[len(guided) :]
         batch = torch.cat([latents[guided], latents]).to(unet.dtype)
-        predicted = unet(batch, timestep, encoder_hidden_states=context, return_dict=False)[0].float()
-        without, noise = predicted[: len(guided)], predicted[len(guided) :]
+        predicted = unet(batch, times[number], encoder_hidden_states=context, return_dict=False)[0].float()
+        without, with_text = predicted[: len(guided)], predicted[len(guided) :]
         if len(guided):
-            noise[guided] = without + scale * (noise[guided] - without)
-        latents = scheduler.step(noise, timestep, latents, eta=0.0, return_dict=False)[0]
-    return decode(vae, latents)
+            with_text[guided] = without + scale * (with_text[guided] - without)
+        latents = scheduler.step(with_text, timestep, latents, eta=0.0, return_dict=False)[0]
+    return latents
 
 
-def decode(vae: torch.nn.Module, latents: torch.Tensor) -> torch.Tensor:
-    """Latents float32 [B, C, h, w] -> pixels uint8 [B, H, W, 3] on the CPU, rounded as diffusers rounds them."""
-    pixels = vae.decode((latents / vae.config.scaling_factor).to(vae.dtype), return_dict=False)[0].float()
-    return ((pixels / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu()
+@torch.inference_mode()
+def decode(vae: torch.nn.Module, latents: torch.Tensor, truncate: bool = False) -> torch.Tensor:
+    """Latents float32 [B, C, h, w] -> pixels uint8 [B, H, W, 3] on the CPU.
+
+    Rounded as diffusers rounds them, or with `truncate` cut off as CompVis's txt2img.py does.
+    """
+    at_once = max(1, DECODE_PIXELS // (latents.shape[2] * latents.shape[3] * vae_factor(vae) ** 2))
+    images = []
+    for part in latents.split(at_once):
+        pixels = vae.decode((part / vae.config.scaling_factor).to(vae.dtype), return_dict=False)[0].float()
+        pixels = (pixels / 2 + 0.5).clamp(0, 1) * 255
+        images.append((pixels if truncate else pixels.round()).to(torch.uint8).permute(0, 2, 3, 1))
+    return torch.cat(images).cpu()

@@ -11,7 +11,7 @@ from synthlib.settings import MERGED_TRICKS, SETTINGS, TRICKS, InputError, choos
 
 # What an experiment file may say, and the notebook whose parameters a section of it sets.
 SECTIONS = {"generate": "01_generate", "train": "02_train", "evaluate": "03_eval"}
-KEYS = {"title", "note", "results", "datasets", "tricks", "architectures", "measured", *SECTIONS}
+KEYS = {"title", "note", "results", "datasets", "tricks", "architectures", "measured", "by_dataset", *SECTIONS}
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,10 @@ class Result:
 
 @dataclass(frozen=True)
 class Experiment:
-    """What an experiment file says. `parameters`: notebook -> those it sets there; `tricks`: all, unless it names some."""
+    """What an experiment file says. `tricks`: all, unless it names some.
+
+    parameters: notebook -> those it sets there; by_dataset: data set -> the same, for that data set only.
+    """
 
     name: str
     title: str
@@ -39,6 +42,7 @@ class Experiment:
     tricks: tuple[str, ...]
     architectures: tuple[str, ...]
     parameters: dict[str, dict[str, Any]]
+    by_dataset: dict[str, dict[str, dict[str, Any]]]
     measured: dict[str, dict[str, float]]
 
 
@@ -86,7 +90,11 @@ def read_experiment(name: str) -> Experiment:
         choose("data set", dataset, paths.dataset_files())
     known = read_results()
     wanted = [choose("result", result, known) for result in content["results"]]
-    parameters = {notebook: content.get(section) or {} for section, notebook in SECTIONS.items()}
+    by_dataset = content.get("by_dataset") or {}
+    for dataset, own in by_dataset.items():
+        choose(f"data set in by_dataset of {file.name}", dataset, content["datasets"])
+        for section in own:
+            choose(f"section of {dataset} in {file.name}", section, SECTIONS)
     return Experiment(
         name=name,
         title=content["title"],
@@ -95,9 +103,15 @@ def read_experiment(name: str) -> Experiment:
         datasets=tuple(content["datasets"]),
         tricks=tuple(trick_name(trick) for trick in content.get("tricks", TRICKS)),
         architectures=tuple(content["architectures"]),
-        parameters=parameters,
+        parameters=_by_notebook(content),
+        by_dataset={dataset: _by_notebook(own) for dataset, own in by_dataset.items()},
         measured=content.get("measured") or {},
     )
+
+
+def _by_notebook(content: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Notebook -> the parameters that the sections of an experiment file, or of one of its data sets, set there."""
+    return {notebook: content.get(section) or {} for section, notebook in SECTIONS.items()}
 
 
 def notebook_defaults(step: str) -> dict[str, Any]:
@@ -190,7 +204,8 @@ def _add(
 ) -> PlannedStep:
     name = f"{notebook}/{'-'.join(condition)}"
     if name not in steps:
-        own = experiment.parameters.get(notebook, {}) | parameters
+        of_dataset = experiment.by_dataset.get(parameters.get("dataset"), {})
+        own = experiment.parameters.get(notebook, {}) | of_dataset.get(notebook, {}) | parameters
         own["run_dir"] = paths.run_dir(experiment.name, notebook, *condition)
         steps[name] = PlannedStep(name, notebook, complete(notebook, own), tuple(step.name for step in after))
     return steps[name]

@@ -1,5 +1,7 @@
 """Reproduce: which steps of an experiment are not done, and Snakemake to do them, with one line a step."""
 
+import contextlib
+import math
 import os
 import shutil
 import subprocess
@@ -8,7 +10,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from synthlib import paths, receipts
+import psutil
+
+from synthlib import hub, paths, receipts
 from synthlib.digests import notebook_digest
 from synthlib.runs.experiment import Experiment, PlannedStep
 from synthlib.runs.run import STAMP
@@ -64,10 +68,14 @@ def dry_run(experiment: Experiment, steps: list[PlannedStep], cores: int) -> str
         megabytes += made if receipt else measured.get("megabytes", float("nan"))
     lines = [f"{step.name:<45} {found[step.name]}" for step in waiting]
     free = shutil.disk_usage(paths.root()).free / 1e6
-    lines += [
-        f"{len(waiting)} of {len(steps)} steps would run: about {seconds / max(1, min(cores, len(waiting))):.0f} s "
-        f"on {cores} cores (nan: not measured yet), {megabytes:.0f} MB of {free:.0f} MB free."
-    ]
+    last = f"{len(waiting)} of {len(steps)} steps would run"
+    if math.isnan(seconds + megabytes):
+        last += (
+            "; how long and how much is not measured yet (docs/hours_and_storage.md has estimates for the full size)"
+        )
+    else:
+        last += f": about {seconds / max(1, min(cores, len(waiting))):.0f} s on {cores} cores, {megabytes:.0f} MB"
+    lines += [f"{last}. {free:.0f} MB are free."]
     return "\n".join(lines)
 
 
@@ -97,6 +105,9 @@ def reproduce(experiment: Experiment, steps: list[PlannedStep], only: list[str],
     if not waiting:
         print(f"All {len(steps)} steps are done; nothing is run.", flush=True)
         return
+    wanted = {(s.parameters["model"], s.parameters["revision"]) for s in waiting if "model" in s.parameters}
+    for model, revision in sorted(wanted):
+        hub.fetch(model, revision)  # once, before many steps want it
     prepare(steps)
     for step in waiting:
         stamp_file(step).unlink(missing_ok=True)
@@ -113,11 +124,23 @@ def reproduce(experiment: Experiment, steps: list[PlannedStep], only: list[str],
         for line in _watch(engine, waiting):
             print(line, flush=True)
     except BaseException:
-        engine.terminate()  # Snakemake ends its jobs; their work so far is kept
+        _end(engine)
         raise
     failed = [step for step in steps if receipts.state(step.notebook, step.parameters) != "done"]
     if failed or engine.returncode:
         raise InputError(f"{len(failed)} steps are not done. {_reason(failed, log)}")
+
+
+def _end(engine: subprocess.Popen) -> None:
+    """Interrupted: Snakemake starts nothing more, and each step that runs ends where its work is in one piece."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        family = psutil.Process(engine.pid).children(recursive=True)
+        engine.terminate()
+        for process in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if "synthlib.cli" in process.cmdline():
+                    process.terminate()
+    engine.wait()
 
 
 def _watch(engine: subprocess.Popen, steps: list[PlannedStep]) -> Iterator[str]:

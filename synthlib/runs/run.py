@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from synthlib import paths, receipts
+from synthlib.interrupts import Terminated
 from synthlib.locks import DRIVER_VARIABLE, process_id
 from synthlib.runs.experiment import complete
 from synthlib.settings import InputError
@@ -21,7 +22,8 @@ STAMP = ".stamp"
 def run_step(notebook: str, parameters: dict[str, Any]) -> str:
     """Bring one step up to date; "fresh" if its receipt says that it is done, else "done" once its notebook has run.
 
-    Raises InputError (one line) for wrong parameters, for what the notebook itself refuses, and for a dead kernel.
+    Raises InputError (one line) for wrong parameters, for what the notebook itself refuses, and for a dead kernel;
+    Terminated once the kernel has ended its work after SIGTERM, which is passed on to it.
     """
     parameters = complete(notebook, parameters)
     folder = paths.resolve(parameters["run_dir"])
@@ -45,7 +47,7 @@ def _execute(notebook: str, parameters: dict[str, Any], folder: Path) -> None:
     threads = str(parameters.get("threads", 1))
     os.environ |= {DRIVER_VARIABLE: process_id(), "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
     os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
-    os.environ |= {"SYNTHLIB_ROOT": str(paths.root()), "HF_HUB_OFFLINE": "1"}
+    os.environ |= {"SYNTHLIB_ROOT": str(paths.root())}
     page = folder / f".executed.{os.getpid()}.ipynb"  # of its own, in case another driver is at the same step
     receipts.write_atomic(page, b"{}\n")  # a folder that cannot be written is refused before a kernel starts
     with tempfile.TemporaryDirectory(prefix="synthlib-") as sockets:
@@ -53,6 +55,7 @@ def _execute(notebook: str, parameters: dict[str, Any], folder: Path) -> None:
         if sys.platform != "win32":  # TCP ports may race (papermill issue 511); socket paths must be short
             manager.transport, manager.ip = "ipc", f"{sockets}/kernel"
         watch = _Watch(manager)
+        before = signal.signal(signal.SIGTERM, watch.pass_on) if _in_main_thread() else None
         try:
             papermill.execute_notebook(
                 str(paths.notebook(notebook)),
@@ -67,16 +70,26 @@ def _execute(notebook: str, parameters: dict[str, Any], folder: Path) -> None:
                 km=manager,
             )
         except papermill.PapermillExecutionError as error:
+            if error.ename == "Terminated" or watch.terminated:
+                raise Terminated from None
             if error.ename == "InputError":
                 raise InputError(error.evalue) from None
             raise SystemExit(f"{notebook} failed with {error.ename}: {error.evalue}. Its page: {folder / EXECUTED}")
         except DeadKernelError:
+            if watch.terminated:
+                raise Terminated from None
             raise InputError(
                 f"{notebook}: the kernel died ({watch.how_it_died()}); run again, what is finished is kept."
             )
         finally:
+            if before is not None:
+                signal.signal(signal.SIGTERM, before)
             watch.end()
             os.replace(page, folder / EXECUTED)
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
 
 
 class _Watch:
@@ -84,6 +97,7 @@ class _Watch:
 
     def __init__(self, manager: Any) -> None:
         self.manager, self.peak, self.process, self.running = manager, 0, None, True
+        self.terminated = False
         self.thread = threading.Thread(target=self._look, daemon=True)
         self.thread.start()
 
@@ -98,6 +112,13 @@ class _Watch:
                 except psutil.NoSuchProcess:
                     pass
             time.sleep(0.25)
+
+    def pass_on(self, *_: object) -> None:
+        """SIGTERM came: the kernel gets it too, and ends its work where that is in one piece."""
+        self.terminated = True
+        if self.process is None:  # it has not started
+            raise Terminated
+        self.process.terminate()
 
     def how_it_died(self) -> str:
         """The signal or exit code, and the most memory seen."""

@@ -1,0 +1,210 @@
+"""Paint: rows of a plan -> encoded images, in whole blocks; resizing and encoding happen while the next block is drawn."""
+
+import hashlib
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from typing import NamedTuple
+
+import pyarrow as pa
+import torch
+
+from synthlib import hub
+from synthlib.data.datasets import DatasetSpec
+from synthlib.data.shards import encode_png
+from synthlib.devices import compile_for, hardware_name, precision_for
+from synthlib.generation import checkpoints, sampler
+from synthlib.generation.noise import CompvisNoise, initial_noise
+from synthlib.generation.pipelines import OtherModel, draw_with_pipeline
+from synthlib.generation.plan import Group, group_rows, groups
+from synthlib.generation.prompts import prompts_of
+from synthlib.generation.resize import resize_images
+from synthlib.generation.safety import SafetyChecker, flag, open_safety_checker
+from synthlib.settings import GenerateSettings, InputError
+
+ENCODERS = 4  # threads that resize and encode; on a CPU, where drawing needs the cores itself, one
+PROBE_FROM = 64  # images; the largest batch that probe_batch tries
+
+
+class Encoded(NamedTuple):
+    """An image as a shard keeps it: PNG bytes, sha256 of its pixels, whether flagged (None: not asked), fp16 latents if kept."""
+
+    png: bytes
+    pixels_sha256: str
+    flagged: bool | None
+    latents: bytes | None
+
+
+class Pending(NamedTuple):
+    """An image that is drawn and being encoded, one of a block."""
+
+    block: Future
+    place: int
+
+    def result(self) -> Encoded:
+        """The encoded image; waits for it."""
+        return self.block.result()[self.place]
+
+
+class Painter:
+    """Draws rows in whole blocks, and opens the checkpoint only when there is something to draw."""
+
+    def __init__(self, settings: GenerateSettings, spec: DatasetSpec) -> None:
+        self.settings, self.spec = settings, spec
+        self.model: checkpoints.Checkpoint | OtherModel | None = None
+        self.text: dict[str, torch.Tensor] = {}
+        self.safety: SafetyChecker | None = None
+        self.last: tuple[tuple[Group, int], Future] | None = None
+        self.drawn = 0
+
+    def open(self) -> None:
+        """Open the model. InputError for a size that it cannot draw, and for words that it does not know."""
+        settings = self.settings
+        torch.set_num_threads(settings.threads)
+        source = hub.fetch(settings.model, settings.revision, settings.safety == "flag")
+        ours = checkpoints.for_our_sampler(source)
+        self.model = model = checkpoints.open_checkpoint(
+            settings.model,
+            settings.revision,
+            settings.device,
+            precision_for(settings.device, settings.precision, ours),
+            ours and compile_for(settings.device, settings.compile),
+            settings.lossy_vae,
+        )
+        self.size = (settings.height or model.height, settings.width or model.width)
+        if settings.safety == "flag":
+            self.safety = open_safety_checker(source, model.device)
+        self.pool = ThreadPoolExecutor(ENCODERS if model.device.type == "cuda" else 1)
+        if isinstance(model, OtherModel):
+            _refuse_what_pipelines_cannot(settings)
+            return
+        prompts = prompts_of(self.spec, settings.trick, settings.images_per_class)
+        checkpoints.check_words(model, prompts)
+        checkpoints.check_size(model, *self.size)
+        embeddings = checkpoints.encode_prompts(model, ["", *prompts])
+        self.text = dict(zip(["", *prompts], embeddings.split(1), strict=True))
+        if settings.noise == "compvis":
+            shape = sampler.latent_shape(model, *self.size)
+            given = (shape, settings.num_inference_steps, model.device)
+            self.noise = {
+                settings.seed + r: CompvisNoise(settings.seed + r, *given) for r in range(settings.replicates)
+            }
+
+    def fill(self, images: list[Encoded | Pending | None], rows: pa.Table) -> Iterator[int]:
+        """Put the images of some rows where `images` has None; after each block, how many came."""
+        missing = [i for i, image in enumerate(images) if image is None]
+        if missing and self.model is None:
+            self.open()
+        for group, block, members in _blocks(missing, rows, self.settings.batch_size):
+            drawn = self._block(group, block)
+            for i, index in members:
+                images[i] = Pending(drawn, index - block * self.settings.batch_size)
+            self.drawn += len(members)
+            yield len(members)
+
+    def _block(self, group: Group, block: int) -> Future:
+        """One block: `batch_size` consecutive rows of a group, always the same computation, whoever asks for a part of it."""
+        if self.last is None or self.last[0] != (group, block):
+            first = block * self.settings.batch_size
+            rows = group_rows(group, self.settings, self.spec, first, first + self.settings.batch_size)
+            pixels, latents = self._draw(rows)
+            keep = latents if self.settings.keep_latents else None
+            job = self.pool.submit(_encode, pixels, keep, self.settings.resize, self.safety)
+            self.last = ((group, block), job)
+        return self.last[1]
+
+    def _draw(self, rows: pa.Table) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Pixels uint8 [B, H, W, 3] and, of our sampler, latents [B, C, h, w]. InputError where memory does not suffice."""
+        settings, model = self.settings, self.model
+        guidance = torch.from_numpy(rows["guidance_scale"].to_numpy().copy())
+        prompts, seeds = rows["prompt"].to_pylist(), rows["seed"].to_pylist()
+        try:
+            if isinstance(model, OtherModel):
+                given = (prompts, guidance, seeds, settings.num_inference_steps, *self.size)
+                return draw_with_pipeline(model, *given), None
+            if settings.noise == "compvis":
+                places = list(zip(rows["iteration"].to_pylist(), rows["slot"].to_pylist(), strict=True))
+                noise = self.noise[seeds[0]].at(places)
+            else:
+                noise = initial_noise(seeds, sampler.latent_shape(model, *self.size))
+            text = torch.cat([self.text[prompt] for prompt in prompts])
+            steps, until = settings.num_inference_steps, settings.lossy_guidance_until
+            latents = sampler.denoise(model, text, self.text[""], guidance, noise, steps, until)
+            return sampler.decode(model.vae, latents, truncate=settings.noise == "compvis"), latents
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if not _out_of_memory(error):
+                raise
+            less = settings.batch_size // 2
+            advice = (
+                f"set batch_size {less}, or let --probe-batch find one" if less else "use float16, or smaller images"
+            )
+            raise InputError(
+                f"out of memory on {hardware_name(settings.device)} with batch_size {settings.batch_size} at "
+                f"{self.size[0]} x {self.size[1]} pixels; expected a batch that fits: {advice}."
+            ) from None
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    kinds = (torch.OutOfMemoryError, MemoryError)
+    return isinstance(error, kinds) or "not enough memory" in str(error) or "can't allocate memory" in str(error)
+
+
+def _refuse_what_pipelines_cannot(settings: GenerateSettings) -> None:
+    ours = {"noise": "per_image", "keep_latents": False, "lossy_guidance_until": 1.0, "lossy_vae": ""}
+    for name, value in ours.items():
+        if getattr(settings, name) != value:
+            raise InputError(
+                f"{name} is {getattr(settings, name)!r}, which only checkpoints of Stable Diffusion v1's kind can do; "
+                f"expected {value!r} for this one."
+            )
+
+
+def _encode(
+    pixels: torch.Tensor, latents: torch.Tensor | None, resize: str, safety: SafetyChecker | None
+) -> list[Encoded]:
+    """A block as its shard keeps it: flagged at full size, resized, hashed, encoded."""
+    flagged = flag(safety, pixels) if safety else [None] * len(pixels)
+    images = resize_images(pixels, resize).numpy()
+    kept = latents.half().cpu().numpy() if latents is not None else [None] * len(pixels)
+    return [
+        Encoded(
+            encode_png(image),
+            hashlib.sha256(image.tobytes()).hexdigest(),
+            found,
+            None if latent is None else latent.tobytes(),
+        )
+        for image, found, latent in zip(images, flagged, kept, strict=True)
+    ]
+
+
+def _blocks(missing: list[int], rows: pa.Table, size: int) -> Iterator[tuple[Group, int, list[tuple[int, int]]]]:
+    """The blocks that some rows lie in, in order: (group, number of the block, [(row number, index in the group)])."""
+    columns = [rows[name].to_pylist() for name in ("replicate", "trick", "class", "index")]
+    blocks: dict[tuple[Group, int], list[tuple[int, int]]] = {}
+    for number in missing:
+        replicate, trick, class_name, index = (column[number] for column in columns)
+        group = Group(replicate, trick, class_name, 0)
+        blocks.setdefault((group, index // size), []).append((number, index))
+    for (group, block), members in blocks.items():
+        yield group, block, members
+
+
+def probe_batch(settings: GenerateSettings, spec: DatasetSpec) -> int:
+    """The largest batch (64, 32, ... 1 images) that a block of this plan fits in memory with. Nothing is kept.
+
+    One step of diffusion and the decoding need as much memory as forty do. InputError where not even one image fits.
+    """
+    group, size = groups(settings, spec)[0], PROBE_FROM
+    painter = Painter(replace(settings, num_inference_steps=1, compile="off"), spec)
+    painter.open()
+    while True:
+        painter.settings = replace(painter.settings, batch_size=size)
+        try:
+            painter._draw(group_rows(group, painter.settings, spec, 0, size))
+            return size
+        except InputError:
+            if size == 1:
+                raise
+        size //= 2
+        if painter.model.device.type == "cuda":
+            torch.cuda.empty_cache()

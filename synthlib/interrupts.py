@@ -1,0 +1,43 @@
+"""Interrupts: SIGTERM (a scheduler that wants its machine back) ends long work between two pieces of it, not within one."""
+
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterator
+
+EXIT_CODE = 143  # 128 + SIGTERM, what a shell reports of a process that SIGTERM ended
+
+
+class Terminated(Exception):
+    """SIGTERM came; what was finished is kept."""
+
+    def __init__(self) -> None:
+        super().__init__("stopped by SIGTERM; what is finished is kept, the same command goes on from there.")
+
+    def _render_traceback_(self) -> list[str]:
+        """IPython shows this in place of a traceback."""
+        return [f"Terminated: {self}"]
+
+
+@contextlib.contextmanager
+def sigterm_between_pieces() -> Iterator[Callable[[], None]]:
+    """While in here SIGTERM is only noted; the function given, called between pieces of work, raises Terminated then."""
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
+        yield lambda: None
+        return
+    noted = threading.Event()
+
+    def check() -> None:
+        if noted.is_set():
+            raise Terminated
+
+    before = signal.signal(signal.SIGTERM, lambda *_: noted.set())
+    try:
+        yield check
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def raise_terminated(*_: object) -> None:
+    """A handler that turns SIGTERM into Terminated at once, for processes that only wait for others."""
+    raise Terminated
