@@ -5,13 +5,8 @@ logits) carry a key of their own in a small file beside them, so that a step tha
 """
 
 import contextlib
-import importlib.metadata
 import json
 import os
-import platform
-import resource
-import subprocess
-import sys
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -22,6 +17,7 @@ import psutil
 
 from synthlib import digests, hub, paths
 from synthlib.locks import Lock, claim
+from synthlib.provenance import recorded
 from synthlib.settings import SETTINGS, InputError, read_yaml
 
 RECEIPT = "receipt.json"
@@ -42,7 +38,6 @@ COSTLY = {
     "checkpoints": ("training.augment", "training.models", "training.train"),
     "logits": ("training.augment", "training.models", "training.train", "evaluation.predict"),
 }
-RECORDED_PACKAGES = ("torch", "torchvision", "diffusers", "transformers", "timm", "numpy", "pillow", "pyarrow")
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -323,32 +318,3 @@ def state(notebook: str, parameters: Mapping[str, Any], verify: bool = False) ->
         if path.stat().st_size != made["bytes"] or (verify and digests.sha256_file(path) != made["sha256"]):
             return f"output damaged: {name}"
     return "done" if receipt["code"] == digests.notebook_digest(notebook) else "older code"
-
-
-def recorded(seconds: float) -> dict[str, Any]:
-    """What is recorded and never compared: versions, hardware, commit, time, memory."""
-    versions = {}
-    for name in RECORDED_PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[name] = importlib.metadata.version(name)
-    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes there
-    return {
-        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "seconds": round(seconds, 1),
-        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit,
-        "commit": commit(),
-        "python": platform.python_version(),
-        "versions": versions,
-        "hardware": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
-    }
-
-
-def commit() -> str:
-    """The checkout's commit, with "+changes" where files differ from it; "unknown" outside a checkout."""
-    try:
-        git = ["git", "-C", str(paths.root())]
-        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        changes = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True).stdout
-        return head + ("+changes" if changes.strip() else "")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"

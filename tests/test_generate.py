@@ -197,3 +197,25 @@ def test_a_truncated_checkpoint_is_one_line(tiny_sd, tmp_path):
     weights.write_bytes(weights.read_bytes()[:-1000])
     with pytest.raises(InputError, match="cannot open the checkpoint"):
         checkpoints.open_checkpoint(str(tmp_path / "cut"))
+
+
+def test_a_few_images_of_a_large_set_are_read_without_the_others(make, monkeypatch):
+    from synthlib.data import shards
+    from synthlib.results.samples import grid_row, spread_rows
+
+    files = make("few", trick="merged", images_per_class=9, shard_rows=4, classes=[])[:-1]
+    decoded, real = [], shards.decode_image
+    monkeypatch.setattr(shards, "decode_image", lambda data: decoded.append(1) or real(data))
+    few = load_shards(files, lambda rows: spread_rows(rows, per_class=2, by_trick=True))
+    assert len(decoded) == 2 * 3 * 10 == len(few.images)
+    assert sorted(set(few.column("index").tolist())) == [0, 2]  # of three images a part the first and the last
+    whole = load_shards(files)
+    place = {name: number for number, name in enumerate(whole.column("image_id"))}
+    assert torch.equal(few.images, whole.images[[place[name] for name in few.column("image_id")]])
+    assert [len(cell) for cell in grid_row(few)] == [6] * 10
+
+
+def test_of_a_hundred_classes_ten_have_a_column():
+    from synthlib.results.samples import shown
+
+    assert shown(100) == [0, 11, 22, 33, 44, 55, 66, 77, 88, 99] and shown(3) == [0, 1, 2]

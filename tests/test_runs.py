@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import psutil
+import pyarrow.parquet as pq
 import pytest
 from conftest import ROOT
 
@@ -258,6 +259,52 @@ def test_a_killed_kernel_is_one_line_with_its_signal_and_memory(tmp_path):
     said = driver.communicate(timeout=60)[1].strip().splitlines()
     assert driver.returncode == 2
     assert "killed by signal 9, often out of memory; peak seen" in said[-1] and said[-1].startswith("synthlib: ")
+
+
+def started(root, *words):
+    """A command of the copy, running."""
+    command = [sys.executable, "-m", "synthlib.cli", *map(str, words)]
+    return subprocess.Popen(
+        command, cwd=root, env=environment(root), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+@pytest.mark.parametrize("words", [("run", "01_generate", "--params", "long.json"), ("reproduce", "tiny")])
+def test_sigterm_ends_a_run_after_the_block_in_work_with_143_and_the_next_goes_on(words, tmp_path):
+    root = copy_checkout(tmp_path / "kit")
+    given = {
+        "images_per_class": 200,
+        "num_inference_steps": 40,
+        "batch_size": 5,
+        "trick": "class_prompt",
+        "device": "cpu",
+    }
+    folder = root / "papermill_runs" / "long"
+    if words[0] == "run":
+        (root / "long.json").write_text(json.dumps(given | {"run_dir": "papermill_runs/long"}))
+    else:
+        folder = root / "papermill_runs/tiny/01_generate/digits-class_prompt"
+        file = root / "experiments" / "tiny.yaml"
+        file.write_text(file.read_text().replace("images_per_class: 4, batch_size: 4, replicates: 2, num_inference_steps: 3",
+                        "images_per_class: 200, batch_size: 5, replicates: 1, num_inference_steps: 40"))  # fmt: skip
+        edit(file, "shard_rows: 20", "shard_rows: 1000")
+    process = started(root, *words)
+    while not (folder / "plan.json").is_file():
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.1)
+    time.sleep(6)  # the model is open by then, and 2,000 images are not drawn in it
+    process.terminate()
+    said = process.communicate(timeout=60)[0]
+    assert process.returncode == 143, said
+    assert said.strip().splitlines()[-1].startswith("synthlib: stopped by SIGTERM; what is finished is kept")
+    there = [pq.read_metadata(path).num_rows for path in folder.glob("part-*.parquet")]
+    assert len(there) == 1 and 0 < there[0] < 1000 and there[0] % 5 == 0
+    assert not psutil.Process().children(recursive=True)
+    if words[0] == "run":
+        edit(root / "long.json", '"images_per_class": 200', '"images_per_class": 3')
+        assert "01_generate: done" in synthlib(root, *words)
+        done = json.loads((folder / "receipt.json").read_text())["outputs"]
+        assert len([name for name in done if name.endswith(".parquet")]) == 1
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,19 +97,31 @@ class SyntheticSet:
         return self.part(chosen)
 
 
-def load_shards(files: list[Path]) -> SyntheticSet:
-    """The images of some shards, in the order given."""
-    names = [name for name in pq.read_schema(files[0]).names if name != "latents"]
-    table = pa.concat_tables([read_table(path, names) for path in files])
-    pixels = np.stack([decode_image(image["bytes"]) for image in table["image"].to_pylist()])
-    images = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
-    labels = torch.from_numpy(table["label"].to_numpy().copy())
-    return SyntheticSet(images, labels, shard_classes(table), table.drop_columns(["image"]))
+def load_shards(files: list[Path], choose: Callable[[pa.Table], np.ndarray] | None = None) -> SyntheticSet:
+    """The images of some shards, in the order given.
+
+    choose: given all rows without their images, it returns the numbers of those to load, int [k] in rising order: a few of a
+    large set need not be read with all the others.
+    """
+    names = [name for name in pq.read_schema(files[0]).names if name not in ("image", "latents")]
+    parts = [read_table(path, names) for path in files]
+    rows = pa.concat_tables(parts)
+    kept = np.arange(len(rows)) if choose is None else choose(rows)
+    images, first = [], 0
+    for path, part in zip(files, parts, strict=True):
+        mine = kept[(kept >= first) & (kept < first + len(part))] - first
+        if len(mine):
+            encoded = read_table(path, ["image"])["image"].take(pa.array(mine)).to_pylist()
+            images += [decode_image(image["bytes"]) for image in encoded]
+        first += len(part)
+    rows = rows.take(pa.array(kept))
+    pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
+    return SyntheticSet(pixels, torch.from_numpy(rows["label"].to_numpy().copy()), shard_classes(rows), rows)
 
 
-def read_shards(folder: str | Path) -> SyntheticSet:
-    """The images of a finished 01_generate step, in the plan's order, each file checked against the receipt."""
+def read_shards(folder: str | Path, choose: Callable[[pa.Table], np.ndarray] | None = None) -> SyntheticSet:
+    """The images of a finished 01_generate step, in the plan's order, each file checked against the receipt; see load_shards."""
     names = output_names(folder, ".parquet")
     if not names:
         raise InputError(f"{folder} has no finished shards; run notebooks/01_generate.ipynb first.")
-    return load_shards([read_output(folder, name) for name in names])
+    return load_shards([read_output(folder, name) for name in names], choose)
