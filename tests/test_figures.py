@@ -126,6 +126,12 @@ def test_the_sample_grid_puts_each_image_in_its_cell():
     assert [label.get_text() for label in ax.get_xticklabels()] == ["zero", "one"]
 
 
+def test_a_cell_with_fewer_images_leaves_the_rest_white():
+    four, one = np.full((4, 3, 8, 8), 10, np.uint8), np.full((1, 3, 8, 8), 30, np.uint8)
+    canvas = figures.plot_sample_grid([[four, one]], ["merged"], ["zero", "one"]).images[0].get_array()
+    assert [canvas[0, 20, 0], canvas[0, 29, 0], canvas[9, 20, 0]] == [30, 255, 255]
+
+
 def test_images_keep_their_colours_and_take_tensors():
     import torch
 

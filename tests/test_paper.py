@@ -261,3 +261,17 @@ def test_what_a_pipeline_cannot_do_is_refused_in_one_line(settings, tmp_path):
             InputError, match=f"{name} is {value!r}, which only checkpoints of Stable Diffusion v1's kind"
         ):
             rows_of(settings, model=str(tmp_path / "xl"), run_dir=str(tmp_path / name), **{name: value})
+
+
+@pytest.mark.slow
+def test_a_compiled_unet_draws_the_same_but_for_rounding(tiny_sd):
+    from synthlib.generation import checkpoints, sampler
+
+    plain, compiled = (checkpoints.open_checkpoint(str(tiny_sd), compile=choice) for choice in (False, True))
+    no_text, *text = checkpoints.encode_prompts(plain, ["", "cat", "dog", "ship", "frog"]).split(1)
+    noise = torch.randn(4, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+    given = (torch.cat(text), no_text, torch.tensor([7.5, 3.0, 1.0, 2.0]), noise, 3)
+    first, again = sampler.denoise(compiled, *given), sampler.denoise(compiled, *given)
+    assert torch.equal(first, again)
+    assert (first - sampler.denoise(plain, *given)).abs().max() < 1e-4
+    assert (first - sampler.denoise(plain, *given[:2], torch.full((4,), 7.5), *given[3:])).abs().max() > 1e-2

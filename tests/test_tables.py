@@ -407,3 +407,7 @@ def test_tables_import_without_torch_and_matplotlib():
     code = "import sys, synthlib.results.tables; print(sorted({'torch', 'matplotlib', 'seaborn'} & set(sys.modules)))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.strip() == "[]"
+
+
+def test_a_run_without_t1_has_a_summary_all_the_same(tmp_path):
+    assert report.summary_text(tmp_path) == ""

@@ -47,17 +47,18 @@ def plot_sample_grid(
 ) -> Axes:
     """F1: a grid of images, rows = tricks, columns = classes, a few images in each cell.
 
-    images[row][column]: uint8 [k, 3, H, W] (or one image [3, H, W]), the same k and size everywhere; None for a cell
-    that was not run.
+    images[row][column]: uint8 [k, 3, H, W] (or one image [3, H, W]), of the same size everywhere; None for a cell that was
+    not run. Where k is smaller than in the fullest cell, the rest stays white.
     """
     cells = [[None if cell is None else _pixels(cell) for cell in row] for row in images]
-    shapes = {cell.shape for row in cells for cell in row if cell is not None}
+    filled = [cell for row in cells for cell in row if cell is not None]
+    shapes = {cell.shape[1:] for cell in filled}
     if len(cells) != len(row_names) or any(len(row) != len(column_names) for row in cells) or len(shapes) != 1:
         raise InputError(
             f"the grid has {len(cells)} rows of {sorted({len(row) for row in cells})} cells with images "
             f"{sorted(shapes)}; expected {len(row_names)} rows of {len(column_names)} cells, all of one shape."
         )
-    k, height, width, _ = shapes.pop()
+    (height, width, _), k = shapes.pop(), max(map(len, filled))
     across = math.ceil(math.sqrt(k))
     down = math.ceil(k / across)
     thin, wide = max(1, width // 32), max(3, width // 6)  # white gaps in a cell and between cells, in pixels

@@ -41,12 +41,13 @@ def compare_with_reference(figures_dir: str | Path, reference_dir: str | Path) -
 
 
 def summary_text(figures_dir: str | Path, comparisons: Iterable[Comparison] = ()) -> str:
-    """T1 of a figures folder as aligned plain text, with one line a comparison."""
-    lines = [_aligned(tables.accuracy_view(tables.read_table(Path(figures_dir) / "accuracy_by_trick.csv")))]
+    """T1 of a figures folder, where it was wanted, as aligned plain text, with one line a comparison."""
+    main = Path(figures_dir) / "accuracy_by_trick.csv"
+    lines = [_aligned(tables.accuracy_view(tables.read_table(main)))] if main.is_file() else []
     verdicts = [f"{line.file}: {line.verdict}{f' ({line.detail})' if line.detail else ''}" for line in comparisons]
     if verdicts:
         lines += ["", "Against the committed reference:", *verdicts]
-    return "\n".join(lines)
+    return "\n".join(lines).strip()
 
 
 def cell_text(evaluated_dir: str | Path) -> str:
