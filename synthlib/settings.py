@@ -130,18 +130,18 @@ class GenerateSettings(_FromParameters):
     dataset: str
     classes: list
     trick: str
-    model: str
-    revision: str
+    domains: list
     images_per_class: int
     replicates: int
     seed: int
-    noise: str
+    model: str
+    revision: str
+    num_inference_steps: int
     guidance_scale: float
     min_scale: float
     max_scale: float
     guidance_draw: str
-    domains: list
-    num_inference_steps: int
+    noise: str
     height: int
     width: int
     resize: str
