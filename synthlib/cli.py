@@ -149,6 +149,8 @@ def _generate(options: argparse.Namespace) -> None:
     for name in ("n_samples", "n_iter"):
         if getattr(options, name) < 1:
             raise InputError(f"{name} is {getattr(options, name)}; expected a number of at least 1.")
+    if options.noise == "compvis" and options.n_samples != 2:
+        raise InputError(f"n_samples is {options.n_samples}; expected 2 with noise 'compvis', the script's order.")
     from synthlib.data.datasets import read_spec
     from synthlib.data.exchange import write_image_folder
     from synthlib.runs.experiment import complete
@@ -210,8 +212,10 @@ def _with_probed_batch(settings: GenerateSettings) -> GenerateSettings:
     from synthlib.data.datasets import read_spec
     from synthlib.generation.generate import PLAN_FILE
     from synthlib.generation.paint import probe_batch
+    from synthlib.generation.reuse import drawn_files
 
-    there = receipts.read_json(paths.resolve(settings.run_dir) / PLAN_FILE)
+    folder = paths.resolve(settings.run_dir)
+    there = receipts.read_json(folder / PLAN_FILE) if drawn_files(folder) else None
     spec = read_spec(settings.dataset, settings.classes, settings.domains)
     size = there["batch_size"] if there else probe_batch(settings, spec)
     print(f"batch_size {size}: {'that of the images in the folder' if there else 'the largest that fits'}.", flush=True)

@@ -23,6 +23,8 @@ def device_named(device: str) -> torch.device:
         found = torch.device(device)
     except RuntimeError:
         raise InputError(f"unknown device {device!r}; expected auto, cpu or cuda.")
+    if found.type not in ("cpu", "cuda"):
+        raise InputError(f"device {device!r} is not supported; expected auto, cpu or cuda.")
     if found.type == "cuda" and not torch.cuda.is_available():
         raise InputError("device 'cuda' asked for, but torch finds no GPU here; use device 'auto' or 'cpu'.")
     return found

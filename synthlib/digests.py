@@ -128,9 +128,12 @@ def notebook_digest(step: str) -> str:
 
 @cache
 def folder_digest(folder: Path) -> str:
-    """Digest of a folder: names and bytes of all its files, but hidden ones."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
-    return sha256_json({path.relative_to(folder).as_posix(): sha256_large_file(path) for path in files})
+    """Digest of a checkpoint's folder: names and bytes of all its files, but hidden ones and those that tell of it."""
+    names = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    counted = [
+        n for n in names if not any(p.startswith(".") for p in n.parts) and (n.parent.parts or n.suffix == ".json")
+    ]
+    return sha256_json({name.as_posix(): sha256_large_file(folder / name) for name in counted})
 
 
 def path_digest(path: Path) -> str:

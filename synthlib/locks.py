@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import filelock
@@ -65,10 +66,11 @@ def _end_orphan(owner: dict, path: Path) -> None:
                 process.kill()
 
 
-def claim(path: Path, wait: bool = True) -> Lock | None:
+def claim(path: Path, wait: bool = True, check: Callable[[], None] = lambda: None) -> Lock | None:
     """Take the lock file at `path`, waiting for its holder or, with wait=False, returning None if there is one.
 
-    An orphan of an interrupted run is ended. Raises InputError where the folder cannot be written.
+    While it waits it calls `check`, which may raise. An orphan of an interrupted run is ended. Raises InputError where the
+    folder cannot be written.
     """
     owner_file = path.with_name(f"{path.name}.owner")
     lock = filelock.FileLock(path, is_singleton=True)  # a notebook cell run again holds the lock already
@@ -94,4 +96,5 @@ def claim(path: Path, wait: bool = True) -> Lock | None:
         if owner and not told:
             print(f"Waiting for process {owner['process'].split(':')[0]}, which works on {path.parent}.", flush=True)
             told = True
+        check()
         time.sleep(0.2)

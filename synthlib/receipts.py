@@ -7,6 +7,7 @@ logits) carry a key of their own in a small file beside them, so that a step tha
 import contextlib
 import json
 import os
+import platform
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -42,7 +43,7 @@ COSTLY = {
 
 def write_atomic(path: Path, data: bytes) -> None:
     """Write a file so that it is there whole or not at all: temporary name, fsync, rename."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
@@ -67,7 +68,7 @@ def read_json(path: Path) -> Any:
     """The JSON value in a file, or None where there is no such file or it is not whole."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+    except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError, json.JSONDecodeError):
         return None
 
 
@@ -104,6 +105,8 @@ def input_digests(parameters: Mapping[str, Any]) -> dict[str, Any]:
         inputs["dataset"] = dataset_digest(parameters["dataset"])
     if "model" in parameters:
         inputs["model"] = model_digest(parameters["model"], parameters["revision"])
+        if parameters["lossy_vae"]:
+            inputs["lossy_vae"] = model_digest(parameters["lossy_vae"])
     if parameters.get("measures"):
         inputs["referee"] = digests.sha256_file(paths.referee_weights())  # of the feature space
     if "results" in parameters:
@@ -183,9 +186,15 @@ def seconds_of_older_code(folder: Path) -> float:
 def is_current(path: Path, key: FileKey) -> bool:
     """Whether a costly file is there, whole (sha256), and made by this key."""
     stored = read_json(_key_file(path))
-    if not stored or any(stored[name] != value for name, value in asdict(key).items()) or not path.is_file():
+    if not stored or any(stored[name] != value for name, value in asdict(key).items()):
         return False
-    if digests.sha256_file(path) != stored["sha256"]:
+    try:
+        digest = digests.sha256_file(path)
+    except FileNotFoundError:  # never made, or tidied away by another worker
+        return False
+    if digest != stored["sha256"]:
+        if read_json(_key_file(path)) != stored:  # another worker has just replaced it
+            return is_current(path, key)
         print(f"{path.name} is damaged (its bytes are not those recorded); it is made again.", flush=True)
         return False
     return True
@@ -197,9 +206,9 @@ def accept_code(folder: Path) -> None:
         stored = read_json(file)
         if stored["code"] != (code := costly_code(stored["kind"])):
             write_json(file, stored | {"code": code, "kept_from_code": stored["code"]})
-    receipt = read_receipt(folder)
-    code = digests.notebook_digest(receipt["notebook"])
-    write_json(folder / RECEIPT, receipt | {"code": code, "kept_from_code": receipt["code"]})
+    if receipt := read_receipt(folder):  # a step that was interrupted has none
+        code = digests.notebook_digest(receipt["notebook"])
+        write_json(folder / RECEIPT, receipt | {"code": code, "kept_from_code": receipt["code"]})
 
 
 # --- steps ------------------------------------------------------------------------------------------------------------
@@ -247,9 +256,9 @@ def begin(notebook: str, settings: object) -> Step:
     for name in input_dirs(parameters):
         _check_input(name, parameters)
     lock = claim(folder / ".lock")
-    for left in folder.glob(".*.part"):  # of writes that a kill cut off
-        pid = left.name.split(".")[-2]
-        if not pid.isdigit() or not psutil.pid_exists(int(pid)) or int(pid) == os.getpid():
+    for left in folder.glob(f".*.{platform.node()}.*.part"):  # of writes that a kill cut off, on this machine
+        pid = int(left.name.split(".")[-2])
+        if not psutil.pid_exists(pid) or pid == os.getpid():
             left.unlink(missing_ok=True)
     inputs = input_digests(parameters)
     if state(notebook, parameters) != "done":

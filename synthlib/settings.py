@@ -167,6 +167,9 @@ class GenerateSettings(_FromParameters):
         _check(self.min_scale <= self.max_scale, "min_scale", self.min_scale, f"at most max_scale ({self.max_scale})")
         integers = math.floor(self.max_scale) - math.ceil(self.min_scale) >= 0
         _check(integers or self.guidance_draw == "uniform", "min_scale", self.min_scale, "an integer up to max_scale")
+        _check(self.seed < 2**63, "seed", self.seed, "a number below 2**63")
+        whole = self.noise != "compvis" or 1000 % self.num_inference_steps == 0
+        _check(whole, "num_inference_steps", self.num_inference_steps, "a divisor of 1000 with noise 'compvis'")
         until = self.lossy_guidance_until
         _check(0 <= until <= 1, "lossy_guidance_until", until, "a share of the steps, 0 to 1 (1: guide all, lossless)")
         choose("precision", self.precision, ("auto", *PRECISIONS))

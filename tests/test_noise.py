@@ -91,6 +91,8 @@ def test_guidance_of_other_tricks_is_untouched_by_the_way_it_is_drawn(settings):
         ({"precision": "fp16"}, "unknown precision"),
         ({"lossy_guidance_until": 1.5}, "lossy_guidance_until is 1.5"),
         ({"safety": "on"}, "unknown safety"),
+        ({"noise": "compvis", "num_inference_steps": 30}, "divisor of 1000"),
+        ({"seed": 2**63}, "below 2.*63"),
     ],
 )
 def test_unknown_modes_are_one_line(settings, given, said):

@@ -275,3 +275,60 @@ def test_a_compiled_unet_draws_the_same_but_for_rounding(tiny_sd):
     assert torch.equal(first, again)
     assert (first - sampler.denoise(plain, *given)).abs().max() < 1e-4
     assert (first - sampler.denoise(plain, *given[:2], torch.full((4,), 7.5), *given[3:])).abs().max() > 1e-2
+
+
+def test_a_checkpoints_folder_may_be_moved_and_told_about(settings, tiny_sd, tmp_path):
+    from synthlib import digests
+
+    shutil.copytree(tiny_sd, tmp_path / "old")
+    first = rows_of(settings, model=str(tmp_path / "old"))
+    shutil.move(tmp_path / "old", tmp_path / "new")
+    (tmp_path / "new" / "README.md").write_text("a card")
+    (tmp_path / "new" / ".cache" / "huggingface").mkdir(parents=True)
+    (tmp_path / "new" / ".cache" / "huggingface" / "model_index.json.metadata").write_text("when it came")
+    again = rows_of(settings, model=str(tmp_path / "new"))
+    assert [row["image"] for row in again] == [row["image"] for row in first]
+    assert first[0]["revision"] == f"sha256:{digests.folder_digest(tmp_path / 'new')[:12]}"
+    config = tmp_path / "new" / "unet" / "config.json"
+    config.write_text(config.read_text() + " ")
+    digests.folder_digest.cache_clear()
+    with pytest.raises(InputError, match="another plan's shards"):
+        rows_of(settings, model=str(tmp_path / "new"))
+
+
+def test_a_branch_that_moves_between_planning_and_drawing_changes_nothing(settings, tiny_sd, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
+    store = tmp_path / "cache" / "models--some--model"
+    one, other = "a" * 40, "b" * 40
+    shutil.copytree(tiny_sd, store / "snapshots" / one)
+    (store / "refs").mkdir()
+    (store / "refs" / "main").write_text(one)
+    plan = open_plan(settings("01_generate", **SMALL, model="some/model"))
+    (store / "refs" / "main").write_text(other)  # of which nothing is there, and the hub is out of reach
+    [row, _] = read_table(generate(plan)[0]).to_pylist()
+    assert (row["model"], row["revision"]) == ("some/model", one)
+
+
+def test_a_revision_of_what_is_no_hub_id_is_refused(settings, tiny_sd):
+    with pytest.raises(InputError, match="revision is 'main'"):
+        open_plan(settings("01_generate", **SMALL, model=str(tiny_sd), revision="main"))
+
+
+@pytest.mark.parametrize(
+    "other", [{"beta_end": 0.02}, {"rescale_betas_zero_snr": True}, {"prediction_type": "v_prediction"}]
+)
+def test_another_noise_schedule_is_not_drawn_with_version_ones(tiny_sd, tmp_path, other):
+    from synthlib.generation.checkpoints import for_our_sampler
+
+    shutil.copytree(tiny_sd, tmp_path / "sd")
+    file = tmp_path / "sd" / "scheduler" / "scheduler_config.json"
+    assert for_our_sampler(tmp_path / "sd")
+    file.write_text(json.dumps(json.loads(file.read_text()) | other))
+    assert not for_our_sampler(tmp_path / "sd")
+
+
+def test_the_scripts_order_takes_two_samples_at_a_time_only(tmp_path, capsys):
+    from synthlib.cli import main
+
+    words = ["generate", "--classes", "two", "--noise", "compvis", "--n_samples", "3", "--outdir", str(tmp_path)]
+    assert main(words) == 2 and "n_samples is 3; expected 2 with noise 'compvis'" in capsys.readouterr().err

@@ -265,12 +265,24 @@ def started(root, *words):
     """A command of the copy, running."""
     command = [sys.executable, "-m", "synthlib.cli", *map(str, words)]
     return subprocess.Popen(
-        command, cwd=root, env=environment(root), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+        command, cwd=root, env=environment(root), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        start_new_session=True,
+    )  # fmt: skip
 
 
-@pytest.mark.parametrize("words", [("run", "01_generate", "--params", "long.json"), ("reproduce", "tiny")])
-def test_sigterm_ends_a_run_after_the_block_in_work_with_143_and_the_next_goes_on(words, tmp_path):
+RUN, REPRODUCE = ("run", "01_generate", "--params", "long.json"), ("reproduce", "tiny")
+
+
+@pytest.mark.parametrize(
+    ("words", "number", "code"),
+    [
+        (RUN, signal.SIGTERM, 143),
+        (REPRODUCE, signal.SIGTERM, 143),
+        (RUN, signal.SIGINT, 130),
+        (REPRODUCE, signal.SIGINT, 130),
+    ],
+)
+def test_sigterm_and_ctrl_c_end_a_run_after_the_block_in_work_and_the_next_goes_on(words, number, code, tmp_path):
     root = copy_checkout(tmp_path / "kit")
     given = {
         "images_per_class": 200,
@@ -293,10 +305,14 @@ def test_sigterm_ends_a_run_after_the_block_in_work_with_143_and_the_next_goes_o
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.1)
     time.sleep(6)  # the model is open by then, and 2,000 images are not drawn in it
-    process.terminate()
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)  # as a terminal does it: to the command and all that it started
+    else:
+        process.terminate()
     said = process.communicate(timeout=60)[0]
-    assert process.returncode == 143, said
-    assert said.strip().splitlines()[-1].startswith("synthlib: stopped by SIGTERM; what is finished is kept")
+    assert process.returncode == code, said
+    why = "stopped by SIGTERM" if number == signal.SIGTERM else "interrupted"
+    assert said.strip().splitlines()[-1].startswith(f"synthlib: {why}; what is finished is kept")
     there = [pq.read_metadata(path).num_rows for path in folder.glob("part-*.parquet")]
     assert len(there) == 1 and 0 < there[0] < 1000 and there[0] % 5 == 0
     assert not psutil.Process().children(recursive=True)

@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pyarrow.parquet as pq
@@ -104,9 +105,7 @@ def test_out_of_memory_is_one_line_that_names_the_batch_size_to_try(plan, blocks
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
 
     blocks.stop_after, blocks.then = 1, fail
-    with pytest.raises(
-        InputError, match="batch_size 4 at 32 x 32 pixels.*set batch_size 2, or let --probe-batch"
-    ) as error:
+    with pytest.raises(InputError, match="batch_size 4; .*set batch_size 2, or let --probe-batch") as error:
         generate(plan("a", images_per_class=8))
     assert "\n" not in str(error.value)
     [part] = plan("a").folder.glob("part-*.parquet")
@@ -132,11 +131,13 @@ def test_probe_batch_finds_the_largest_batch_that_fits(settings, monkeypatch):
         return real(model, text, *rest)
 
     monkeypatch.setattr(sampler, "denoise", denoise)
-    given = settings("01_generate", **QUICK)
+    given = settings("01_generate", **QUICK | {"images_per_class": 500})
     assert probe_batch(given, module.read_spec("digits", QUICK["classes"])) == 8
     assert tried == [64, 32, 16, 8]
+    few = settings("01_generate", **QUICK | {"images_per_class": 3})
+    assert probe_batch(few, module.read_spec("digits", QUICK["classes"])) == 4  # more would only be drawn and discarded
     monkeypatch.setattr(sampler, "denoise", lambda *given: (_ for _ in ()).throw(torch.OutOfMemoryError("no")))
-    with pytest.raises(InputError, match="batch_size 1 .*use float16, or smaller images"):
+    with pytest.raises(InputError, match="batch_size 1; .*use float16, or smaller images"):
         probe_batch(given, module.read_spec("digits", QUICK["classes"]))
 
 
@@ -162,6 +163,145 @@ def test_probed_batch_is_used_and_kept_when_the_folder_goes_on(tmp_path, monkeyp
     monkeypatch.setattr(paint, "PROBE_FROM", 2)
     assert main(words) == 0
     assert "batch_size 4: that of the images" in (said := capsys.readouterr().out) and "0 drawn" in said
+
+
+def test_what_ran_out_of_memory_does_not_stay_in_it(plan, blocks, monkeypatch):
+    """A notebook keeps the last error: neither the model nor activations may hang on to it."""
+    import gc
+    import weakref
+
+    kept, painters, real = [], [], paint.Painter.__init__
+    monkeypatch.setattr(paint.Painter, "__init__", lambda self, *given: painters.append(self) or real(self, *given))
+
+    def fail():
+        activation = torch.zeros(3)
+        kept.extend([weakref.ref(activation), weakref.ref(painters[0].model.unet)])
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    blocks.stop_after, blocks.then = 0, fail
+    with pytest.raises(InputError, match="out of memory") as error:
+        generate(plan("a"))
+    gc.collect()
+    assert error.value is not None and [ref() for ref in kept] == [None, None]
+
+
+def test_full_memory_while_opening_or_encoding_is_one_line_too_and_good_blocks_are_kept(plan, monkeypatch):
+    real, calls = paint._encode, []
+
+    def encode(*given):
+        calls.append(1)
+        if len(calls) == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(*given)
+
+    monkeypatch.setattr(paint, "_encode", encode)
+    with pytest.raises(InputError, match="out of memory on cpu with batch_size 4"):
+        generate(plan("a", images_per_class=8))
+    [part] = plan("a").folder.glob("part-*.parquet")
+    assert len(read_table(part)) == 12
+    monkeypatch.setattr(
+        paint.checkpoints,
+        "open_checkpoint",
+        lambda *given: (_ for _ in ()).throw(RuntimeError("CUDA error: out of memory")),
+    )
+    with pytest.raises(InputError, match="out of memory"):
+        generate(plan("b"))
+
+
+def test_probing_follows_an_out_of_memory(tmp_path, monkeypatch, capsys):
+    from synthlib.cli import main
+
+    words = [
+        "generate",
+        "--classes",
+        "two",
+        "--n_samples",
+        "2",
+        "--n_iter",
+        "4",
+        "--ddim_steps",
+        "2",
+        "--device",
+        "cpu",
+    ]
+    words += ["--outdir", str(tmp_path / "out"), "--batch_size", "8"]
+    real = sampler.denoise
+
+    def denoise(model, text, *rest):
+        if len(text) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(model, text, *rest)
+
+    monkeypatch.setattr(sampler, "denoise", denoise)
+    assert main(words) == 2 and "let --probe-batch find one" in capsys.readouterr().err
+    assert main([*words, "--probe-batch"]) == 0 and "batch_size 2: the largest that fits" in capsys.readouterr().out
+
+
+def test_sigterm_is_heard_while_another_worker_holds_the_shard(plan):
+    from synthlib.locks import claim
+
+    opened = plan("a")
+    [(path, _)] = opened.shards()
+    receipts.write_json(opened.folder / "plan.json", module._description(opened))  # as that worker did
+    holder = subprocess.Popen(
+        [sys.executable, "-c", "import sys, time; from pathlib import Path; from synthlib.locks import claim\n"
+         "lock = claim(Path(sys.argv[1])); print('held', flush=True); time.sleep(60)", str(path.with_name(f".{path.name}.lock"))],
+        stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert holder.stdout.readline().strip() == "held"
+    threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    try:
+        start = time.monotonic()
+        with pytest.raises(Terminated):
+            generate(opened)
+        assert time.monotonic() - start < 20
+        assert claim(path.with_name(f".{path.name}.lock"), wait=False) is None
+        with pytest.raises(InputError, match="another plan's shards"):  # and no other plan may begin beside it
+            generate(plan("a", num_inference_steps=3))
+    finally:
+        holder.kill()
+        holder.wait()
+
+
+def test_a_worker_whose_plan_was_replaced_removes_nothing_of_the_other(plan):
+    first = plan("a", images_per_class=4)
+    generate(first)
+    other = generate(plan("a", images_per_class=4, num_inference_steps=3, replace=True))
+    module._remove_others(first, True)
+    assert all(path.is_file() for path in other)
+
+
+def test_locks_of_shards_that_this_plan_does_not_have_stay(plan):
+    from synthlib.locks import claim
+
+    many = plan("a", images_per_class=8, shard_rows=4)
+    held = [path for path, _ in many.shards()][-1]
+    with claim(held.with_name(f".{held.name}.lock")):
+        generate(plan("a", images_per_class=2, shard_rows=4))
+        assert held.with_name(f".{held.name}.lock").exists()
+    assert len([path for path in many.folder.glob(".shard*.lock")]) == 1
+
+
+def test_files_that_another_worker_tidies_away_are_taken_for_absent(plan, monkeypatch):
+    files = generate(plan("a", images_per_class=4))
+    real = receipts.is_current
+    part = files[0].with_name("part-00009-aaaaaaaa.parquet")
+    part.write_bytes(b"x")
+    monkeypatch.setattr(receipts, "is_current", lambda path, key: path == part or real(path, key))
+    part_gone = lambda path: path.unlink() if path == part else None  # noqa: E731
+    from synthlib.generation import reuse
+
+    read = reuse.read_table
+    monkeypatch.setattr(reuse, "read_table", lambda path, columns=None: part_gone(path) or read(path, columns))
+    assert len(generate(plan("a", images_per_class=6))) == 2
+
+
+def test_a_resize_or_a_shard_that_cannot_be_is_refused_before_anything_is_drawn(plan, blocks):
+    with pytest.raises(InputError, match="'64' makes 64 px of 32 x 32"):
+        generate(plan("a", resize="64"))
+    with pytest.raises(InputError, match="expected at most 699050 for images of this size"):
+        generate(plan("b", shard_rows=10**6))
+    assert not blocks
 
 
 WORKER = """

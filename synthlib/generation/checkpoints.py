@@ -55,10 +55,13 @@ def for_our_sampler(source: Path) -> bool:
             f"{source} is not a text-to-image checkpoint (no model_index.json); give a diffusers folder, such as one that "
             "StableDiffusionPipeline.save_pretrained writes, a .safetensors file, or a hub id."
         )
-    schedule = read_json(source / "scheduler" / "scheduler_config.json") or {}
-    ours = ("prediction_type", "beta_schedule", "num_train_timesteps")
-    return index.get("_class_name") == "StableDiffusionPipeline" and all(
-        schedule.get(name, DDIM[name]) == DDIM[name] for name in ours
+    schedule = read_json(source / "scheduler" / "scheduler_config.json")
+    schedule = schedule if isinstance(schedule, dict) else {}
+    ours = ("prediction_type", "beta_schedule", "beta_start", "beta_end", "num_train_timesteps")
+    return (
+        not schedule.get("rescale_betas_zero_snr")
+        and index.get("_class_name") == "StableDiffusionPipeline"
+        and all(schedule.get(name, DDIM[name]) == DDIM[name] for name in ours)
     )
 
 
@@ -131,6 +134,8 @@ def _open_tiny_vae(folder: str, full: torch.nn.Module, dtype: torch.dtype) -> to
     """A distilled decoder (TAESD) in place of a VAE: lossy."""
     from diffusers import AutoencoderTiny
 
+    if (read_json(paths.resolve(folder) / "config.json") or {}).get("_class_name") != "AutoencoderTiny":
+        raise InputError(f"lossy_vae {folder!r} is no folder of an AutoencoderTiny; give one, such as a copy of TAESD.")
     try:
         vae = AutoencoderTiny.from_pretrained(paths.resolve(folder), torch_dtype=dtype, local_files_only=True)
     except Exception as error:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +10,13 @@ import pyarrow as pa
 
 from synthlib import digests, hub, paths, receipts
 from synthlib.data.datasets import DatasetSpec, read_spec
-from synthlib.data.shards import read_table, shard_bytes
+from synthlib.data.shards import shard_bytes
 from synthlib.devices import compile_for, hardware_name, precision_for
 from synthlib.generation import checkpoints
 from synthlib.generation.paint import Encoded, Painter, Pending
 from synthlib.generation.plan import Slice, cut, group_rows, groups, n_rows, plan_rows, slice_rows
 from synthlib.generation.resize import filter_name
-from synthlib.generation.reuse import Existing, drawn_files, identities, ranges
+from synthlib.generation.reuse import Existing, drawn_files, identities, ranges, read_if_there
 from synthlib.interrupts import sigterm_between_pieces
 from synthlib.locks import claim
 from synthlib.progress import meter
@@ -72,45 +72,74 @@ def open_plan(settings: GenerateSettings) -> Plan:
     holds another plan's shards (unless `replace` is set).
     """
     spec = read_spec(settings.dataset, settings.classes, settings.domains)
+    if settings.revision and not hub.is_hub_id(settings.model):
+        raise InputError(
+            f"revision is {settings.revision!r}; expected none for a model that is no hub id: leave it empty."
+        )
     source = hub.fetch(settings.model, settings.revision, settings.safety == "flag")
+    if commit := hub.commit_of(settings.model, settings.revision):
+        settings = replace(settings, revision=commit)  # so that a branch which moves meanwhile changes nothing
     ours = checkpoints.for_our_sampler(source)
     precision = precision_for(settings.device, settings.precision, ours)
-    model, revision = hub.label(settings.model, settings.revision)
+    digest = receipts.model_digest(settings.model, settings.revision)
+    name, commit = hub.label(settings.model, settings.revision)
     records = {
-        "model": model,
-        "revision": revision,
+        "model": name,
+        "revision": commit or f"sha256:{digest[:12]}",
         "scheduler": checkpoints.scheduler_name(source),
         "num_inference_steps": settings.num_inference_steps,
         "precision": precision,
         "device": hardware_name(settings.device),
         "batch_size": settings.batch_size,
         "resize": filter_name(settings.resize),
+        "lossy": _lossy(settings),
     }
     # All that decides an image beside its row: the settings of a shard's key.
     decides = {name: value for name, value in asdict(settings).items() if name not in LAYOUT}
     decides |= {"dataset": spec.name, "templates": spec.templates, "domains": list(spec.domains)}
     compiled = ours and compile_for(settings.device, settings.compile)
     decides |= {"device": records["device"], "precision": precision, "compile": compiled}
-    decides |= {"model": receipts.model_digest(settings.model, settings.revision), "revision": revision}
+    decides |= {"model": digest, "revision": commit}
     if settings.lossy_vae:
         decides["lossy_vae"] = receipts.model_digest(settings.lossy_vae)
     plan = Plan(settings, spec, paths.resolve(settings.run_dir), receipts.file_key("shards", decides), records)
-    stored, own = receipts.read_json(plan.folder / PLAN_FILE), _description(plan)
-    if stored != own and drawn_files(plan.folder) and not settings.replace:
-        differs = ", ".join(name for name in own if not stored or stored.get(name) != own[name])
-        raise InputError(
-            f"{plan.folder} holds another plan's shards (other {differs}); give another folder, or delete that one."
-        )
+    _refuse_other_plans(plan)
     return plan
+
+
+def _lossy(settings: GenerateSettings) -> str:
+    """What to record of the lossy options; "none" if there are none."""
+    until, vae = settings.lossy_guidance_until, settings.lossy_vae
+    used = [f"guided until {until:g} of the steps"] if until < 1 else []
+    return ", ".join(used + ([f"VAE {Path(vae).name}"] if vae else [])) or "none"
 
 
 def _description(plan: Plan) -> dict[str, Any]:
     """What a folder's plan file says: enough to know whether shards found there belong to a plan."""
-    return {
-        "draw settings": plan.key.settings,
-        "trick": plan.settings.trick,
-        "classes": plan.spec.classes,
-    } | plan.records
+    own = {"draw settings": plan.key.settings, "trick": plan.settings.trick, "classes": plan.spec.classes}
+    return own | {name: value for name, value in plan.records.items() if name != "model"}  # a folder may be renamed
+
+
+def _refuse_other_plans(plan: Plan) -> bool:
+    """Whether the folder is this plan's already. InputError where it is another's: its shards are there, or its workers."""
+    stored, own = receipts.read_json(plan.folder / PLAN_FILE), _description(plan)
+    if stored == own:
+        return True
+    others = drawn_files(plan.folder) or [path for path in plan.folder.glob(".shard-*.lock") if _held(path)]
+    if others and not plan.settings.replace:
+        differs = ", ".join(name for name in own if not stored or stored.get(name) != own[name])
+        raise InputError(
+            f"{plan.folder} holds another plan's shards (other {differs}); give another folder, or delete that one."
+        )
+    return False
+
+
+def _held(path: Path) -> bool:
+    """Whether a worker holds a lock file."""
+    lock = claim(path, wait=False)
+    if lock is not None:
+        lock.release()
+    return lock is None
 
 
 def generate(plan: Plan) -> list[Path]:
@@ -122,9 +151,10 @@ def generate(plan: Plan) -> list[Path]:
     InputError for a size that the checkpoint cannot draw, for words it does not know, and where memory does not suffice.
     """
     folder, key, settings = plan.folder, plan.key, plan.settings
-    same_plan = receipts.read_json(folder / PLAN_FILE) == _description(plan)
-    if not same_plan:
-        receipts.write_json(folder / PLAN_FILE, _description(plan))
+    with claim(folder / ".plan.lock"):  # one plan a folder, also if two begin at once
+        same_plan = _refuse_other_plans(plan)
+        if not same_plan:
+            receipts.write_json(folder / PLAN_FILE, _description(plan))
     missing = [(path, slices) for path, slices in plan.shards() if not receipts.is_current(path, key)]
     painter = Painter(settings, plan.spec)
     if missing:
@@ -135,7 +165,7 @@ def generate(plan: Plan) -> list[Path]:
             def make(path: Path, slices: list[Slice], wait: bool) -> bool:
                 """Make one shard, unless another worker does or did; False if it is busy with it."""
                 check()
-                lock = claim(folder / f".{path.name}.lock", wait)
+                lock = claim(folder / f".{path.name}.lock", wait, check)
                 if lock is None:
                     return False
                 with lock:
@@ -145,9 +175,13 @@ def generate(plan: Plan) -> list[Path]:
                         _make_shard(plan, path, slices, existing, painter, check, add)
                 return True
 
-            busy = [(path, slices) for path, slices in missing if not make(path, slices, wait=False)]
-            for path, slices in busy:  # made by now, or left by a worker that died
-                make(path, slices, wait=True)
+            try:
+                busy = [(path, slices) for path, slices in missing if not make(path, slices, wait=False)]
+                for path, slices in busy:  # made by now, or left by a worker that died
+                    make(path, slices, wait=True)
+            finally:
+                painter.close()
+            check()
     _remove_others(plan, same_plan)
     print(f"{len(plan)} images: {painter.drawn} drawn, {len(plan) - painter.drawn} there already.")
     return [*(path for path, _ in plan.shards()), folder / PLAN_FILE]
@@ -173,7 +207,7 @@ def _make_shard(
     last = start
     add(there, True)
 
-    def write(file: Path) -> None:
+    def write(file: Path, images: list[Encoded | Pending | None]) -> None:
         seconds = before + time.monotonic() - start
         receipts.write_keyed(file, _shard_bytes(plan, rows, images), plan.key, seconds)
 
@@ -183,12 +217,12 @@ def _make_shard(
             add(count, False)
             check()
             if time.monotonic() - last > SECONDS_BETWEEN_PARTS:
-                write(part)
+                write(part, images)
                 saved, last = there, time.monotonic()
-        write(path)
+        write(path, images)
     except BaseException:
         if there > saved:
-            write(part)
+            write(part, [image if isinstance(image, Encoded) or (image and image.came()) else None for image in images])
         raise
     receipts.remove_keyed(part)
 
@@ -212,17 +246,22 @@ def _remove_others(plan: Plan, same_plan: bool) -> None:
 
     Those of this plan that hold images beyond today's count stay, for when more are asked for again.
     """
+    if receipts.read_json(plan.folder / PLAN_FILE) != _description(plan):
+        return  # another plan replaced this one meanwhile: what is there is its own
     wanted = {path for path, _ in plan.shards()}
     for path in drawn_files(plan.folder):
         if path not in wanted and not (same_plan and receipts.is_current(path, plan.key) and _holds_more(plan, path)):
             receipts.remove_keyed(path)
-    for path in plan.folder.glob(".shard-*.lock*"):
-        path.unlink(missing_ok=True)
+    for path in wanted:  # finished, so that nobody needs their locks; those of a worker with more images stay
+        for left in (f".{path.name}.lock", f".{path.name}.lock.owner"):
+            path.with_name(left).unlink(missing_ok=True)
 
 
 def _holds_more(plan: Plan, path: Path) -> bool:
     """Whether a file has rows that are not among today's plan's."""
-    table = read_table(path)
+    table = read_if_there(path)
+    if table is None:
+        return False
     counted = {(group.replicate, group.source, group.class_name): group for group in groups(plan.settings, plan.spec)}
     todays = set()
     for place, low, high in ranges(table):

@@ -1,10 +1,12 @@
 """Paint: rows of a plan -> encoded images, in whole blocks; resizing and encoding happen while the next block is drawn."""
 
 import hashlib
-from collections.abc import Iterator
+import math
+import traceback
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import pyarrow as pa
 import torch
@@ -18,12 +20,18 @@ from synthlib.generation.noise import CompvisNoise, initial_noise
 from synthlib.generation.pipelines import OtherModel, draw_with_pipeline
 from synthlib.generation.plan import Group, group_rows, groups
 from synthlib.generation.prompts import prompts_of
-from synthlib.generation.resize import resize_images
+from synthlib.generation.resize import check_resize, final_size, resize_images
 from synthlib.generation.safety import SafetyChecker, flag, open_safety_checker
 from synthlib.settings import GenerateSettings, InputError
 
+T = TypeVar("T")
 ENCODERS = 4  # threads that resize and encode; on a CPU, where drawing needs the cores itself, one
 PROBE_FROM = 64  # images; the largest batch that probe_batch tries
+SHARD_BYTES = 2**31 - 1  # of pixels; more than Arrow's binary column can hold
+
+
+class OutOfMemory(InputError):
+    """A block does not fit in memory."""
 
 
 class Encoded(NamedTuple):
@@ -45,6 +53,10 @@ class Pending(NamedTuple):
         """The encoded image; waits for it."""
         return self.block.result()[self.place]
 
+    def came(self) -> bool:
+        """Whether its block was encoded without an error; waits for it."""
+        return not self.block.cancelled() and self.block.exception() is None
+
 
 class Painter:
     """Draws rows in whole blocks, and opens the checkpoint only when there is something to draw."""
@@ -58,7 +70,19 @@ class Painter:
         self.drawn = 0
 
     def open(self) -> None:
-        """Open the model. InputError for a size that it cannot draw, and for words that it does not know."""
+        """Open the model. InputError for a size that it cannot draw or resize, and for words that it does not know."""
+        self._in_memory(self._open)
+
+    def close(self) -> None:
+        """Give the model's memory back, also where an error's traceback keeps this painter alive."""
+        if self.model is not None:
+            self.pool.shutdown(cancel_futures=True)
+            on_gpu = self.model.device.type == "cuda"
+            self.model, self.safety, self.last, self.text, self.noise = None, None, None, {}, {}
+            if on_gpu:
+                torch.cuda.empty_cache()
+
+    def _open(self) -> None:
         settings = self.settings
         torch.set_num_threads(settings.threads)
         source = hub.fetch(settings.model, settings.revision, settings.safety == "flag")
@@ -75,6 +99,13 @@ class Painter:
         if settings.safety == "flag":
             self.safety = open_safety_checker(source, model.device)
         self.pool = ThreadPoolExecutor(ENCODERS if model.device.type == "cuda" else 1)
+        check_resize(*self.size, settings.resize)
+        pixels = 3 * math.prod(final_size(*self.size, settings.resize))
+        if settings.shard_rows * pixels > SHARD_BYTES:
+            raise InputError(
+                f"shard_rows is {settings.shard_rows}; expected at most {SHARD_BYTES // pixels} for images of this size, "
+                "which one Parquet file can hold."
+            )
         if isinstance(model, OtherModel):
             _refuse_what_pipelines_cannot(settings)
             return
@@ -107,46 +138,49 @@ class Painter:
         if self.last is None or self.last[0] != (group, block):
             first = block * self.settings.batch_size
             rows = group_rows(group, self.settings, self.spec, first, first + self.settings.batch_size)
-            pixels, latents = self._draw(rows)
+            pixels, latents = self._in_memory(self._draw, rows)
             keep = latents if self.settings.keep_latents else None
-            job = self.pool.submit(_encode, pixels, keep, self.settings.resize, self.safety)
+            job = self.pool.submit(self._in_memory, _encode, pixels, keep, self.settings.resize, self.safety)
             self.last = ((group, block), job)
         return self.last[1]
 
     def _draw(self, rows: pa.Table) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Pixels uint8 [B, H, W, 3] and, of our sampler, latents [B, C, h, w]. InputError where memory does not suffice."""
+        """Pixels uint8 [B, H, W, 3] and, of our sampler, latents [B, C, h, w]."""
         settings, model = self.settings, self.model
         guidance = torch.from_numpy(rows["guidance_scale"].to_numpy().copy())
         prompts, seeds = rows["prompt"].to_pylist(), rows["seed"].to_pylist()
+        if isinstance(model, OtherModel):
+            given = (prompts, guidance, seeds, settings.num_inference_steps, *self.size)
+            return draw_with_pipeline(model, *given), None
+        if settings.noise == "compvis":
+            places = list(zip(rows["iteration"].to_pylist(), rows["slot"].to_pylist(), strict=True))
+            noise = self.noise[seeds[0]].at(places)
+        else:
+            noise = initial_noise(seeds, sampler.latent_shape(model, *self.size))
+        text = torch.cat([self.text[prompt] for prompt in prompts])
+        steps, until = settings.num_inference_steps, settings.lossy_guidance_until
+        latents = sampler.denoise(model, text, self.text[""], guidance, noise, steps, until)
+        return sampler.decode(model.vae, latents, truncate=settings.noise == "compvis"), latents
+
+    def _in_memory(self, work: Callable[..., T], *given: object) -> T:
+        """What `work` gives; OutOfMemory, in one line, where memory does not suffice for it."""
         try:
-            if isinstance(model, OtherModel):
-                given = (prompts, guidance, seeds, settings.num_inference_steps, *self.size)
-                return draw_with_pipeline(model, *given), None
-            if settings.noise == "compvis":
-                places = list(zip(rows["iteration"].to_pylist(), rows["slot"].to_pylist(), strict=True))
-                noise = self.noise[seeds[0]].at(places)
-            else:
-                noise = initial_noise(seeds, sampler.latent_shape(model, *self.size))
-            text = torch.cat([self.text[prompt] for prompt in prompts])
-            steps, until = settings.num_inference_steps, settings.lossy_guidance_until
-            latents = sampler.denoise(model, text, self.text[""], guidance, noise, steps, until)
-            return sampler.decode(model.vae, latents, truncate=settings.noise == "compvis"), latents
+            return work(*given)
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if not _out_of_memory(error):
                 raise
-            less = settings.batch_size // 2
-            advice = (
-                f"set batch_size {less}, or let --probe-batch find one" if less else "use float16, or smaller images"
-            )
-            raise InputError(
-                f"out of memory on {hardware_name(settings.device)} with batch_size {settings.batch_size} at "
-                f"{self.size[0]} x {self.size[1]} pixels; expected a batch that fits: {advice}."
-            ) from None
+            traceback.clear_frames(error.__traceback__)  # they hold activations, which would stay on the device
+        less = self.settings.batch_size // 2
+        advice = f"set batch_size {less}, or let --probe-batch find one" if less else "use float16, or smaller images"
+        raise OutOfMemory(  # not within the handler, so that it does not hold on to what ran out
+            f"out of memory on {hardware_name(self.settings.device)} with batch_size {self.settings.batch_size}; "
+            f"expected a batch that fits: {advice}."
+        )
 
 
 def _out_of_memory(error: BaseException) -> bool:
-    kinds = (torch.OutOfMemoryError, MemoryError)
-    return isinstance(error, kinds) or "not enough memory" in str(error) or "can't allocate memory" in str(error)
+    said = ("out of memory", "not enough memory", "can't allocate memory", "ALLOC_FAILED")
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(words in str(error) for words in said)
 
 
 def _refuse_what_pipelines_cannot(settings: GenerateSettings) -> None:
@@ -192,19 +226,26 @@ def _blocks(missing: list[int], rows: pa.Table, size: int) -> Iterator[tuple[Gro
 def probe_batch(settings: GenerateSettings, spec: DatasetSpec) -> int:
     """The largest batch (64, 32, ... 1 images) that a block of this plan fits in memory with. Nothing is kept.
 
-    One step of diffusion and the decoding need as much memory as forty do. InputError where not even one image fits.
+    No larger than what is wanted of a prompt needs. One step of diffusion and the decoding need as much memory as forty do.
+    OutOfMemory where not even one image fits.
     """
-    group, size = groups(settings, spec)[0], PROBE_FROM
-    painter = Painter(replace(settings, num_inference_steps=1, compile="off"), spec)
-    painter.open()
-    while True:
-        painter.settings = replace(painter.settings, batch_size=size)
-        try:
-            painter._draw(group_rows(group, painter.settings, spec, 0, size))
-            return size
-        except InputError:
-            if size == 1:
-                raise
-        size //= 2
-        if painter.model.device.type == "cuda":
-            torch.cuda.empty_cache()
+    group = max(groups(settings, spec), key=lambda group: group.count)
+    size = min(PROBE_FROM, 2 ** math.ceil(math.log2(group.count)))
+    # Every image guided: that needs the most. No compilation: it would be for sizes that are then not used.
+    most = replace(settings, num_inference_steps=1, compile="off", guidance_draw="uniform", batch_size=size)
+    painter = Painter(most, spec)
+    try:
+        painter.open()
+        while True:
+            painter.settings = replace(most, batch_size=size)
+            try:
+                painter._in_memory(painter._draw, group_rows(group, painter.settings, spec, 0, size))
+                return size
+            except OutOfMemory:
+                if size == 1:
+                    raise
+            size //= 2
+            if painter.model.device.type == "cuda":
+                torch.cuda.empty_cache()
+    finally:
+        painter.close()

@@ -17,6 +17,20 @@ def filter_name(resize: str) -> str:
     return f"{resize}: bilinear to {side} px, {'antialias' if antialias else 'no antialias'}"
 
 
+def final_size(height: int, width: int, resize: str) -> tuple[int, int]:
+    """Height and width in pixels of an image as it is kept."""
+    return (SIZES[resize][0],) * 2 if resize else (height, width)
+
+
+def check_resize(height: int, width: int, resize: str) -> None:
+    """InputError where images of this size would have to be enlarged."""
+    side = max(final_size(height, width, resize))
+    if resize and min(height, width) < side:
+        raise InputError(
+            f"resize {resize!r} makes {side} px of {width} x {height}; expected larger images to begin with."
+        )
+
+
 def resize_images(images: torch.Tensor, resize: str) -> torch.Tensor:
     """Images uint8 [B, H, W, 3] at the size that `resize` names, uint8 [B, side, side, 3]; unchanged for "".
 
@@ -25,12 +39,8 @@ def resize_images(images: torch.Tensor, resize: str) -> torch.Tensor:
     """
     if not resize:
         return images
+    check_resize(*images.shape[1:3], resize)
     side, antialias = SIZES[resize]
-    if min(images.shape[1:3]) < side:
-        height, width = images.shape[1:3]
-        raise InputError(
-            f"resize {resize!r} makes {side} px of {width} x {height}; expected larger images to begin with."
-        )
     pixels = images.permute(0, 3, 1, 2).float()
     made = torch.nn.functional.interpolate(
         pixels, size=(side, side), mode="bilinear", align_corners=False, antialias=antialias

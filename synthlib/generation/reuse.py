@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from synthlib import paths, receipts
 from synthlib.data.shards import read_table
+from synthlib.settings import InputError
 
 GROUP = ("replicate", "trick", "class")
 OWN = ("image_id", "prompt", "guidance_scale", "seed")
@@ -30,8 +31,9 @@ class Existing:
     def look_at(self, path: Path) -> None:
         """Take a file in, if it is there, whole and of the key."""
         if path not in self.seen and receipts.is_current(path, self.key):
-            self.seen.add(path)
-            for group, low, high in ranges(read_table(path, [*GROUP, "index"])):
+            table = read_if_there(path, [*GROUP, "index"])
+            for group, low, high in ranges(table) if table else ():
+                self.seen.add(path)
                 self.places.setdefault(group, []).append((low, high, path))
 
     def find(self, rows: pa.Table) -> list[dict | None]:
@@ -39,10 +41,10 @@ class Existing:
         found: list[dict | None] = [None] * len(rows)
         wanted = {row: number for number, row in enumerate(identities(rows))}
         for path in self._candidates(rows):
-            if not path.is_file():  # another worker finished the shard that it was a part of
-                continue
             if self.opened is None or self.opened[0] != path:
-                table = read_table(path)
+                table = read_if_there(path)
+                if table is None:
+                    continue
                 self.opened = (path, table, {row: number for number, row in enumerate(identities(table))})
             _, table, there = self.opened
             for row in [row for row in wanted if row in there]:
@@ -60,6 +62,16 @@ class Existing:
 def drawn_files(folder: Path) -> list[Path]:
     """The shards in a folder, and what an interruption saved of shards that were being drawn."""
     return sorted(folder.glob("shard-*.parquet")) + sorted(folder.glob("part-*.parquet"))
+
+
+def read_if_there(path: Path, columns: list[str] | None = None) -> pa.Table | None:
+    """A shard's table; None where another worker has just tidied the file away."""
+    try:
+        return read_table(path, columns)
+    except InputError:
+        if path.is_file():
+            raise
+        return None
 
 
 def ranges(table: pa.Table) -> Iterator[tuple[tuple, int, int]]:

@@ -81,7 +81,9 @@ def dry_run(experiment: Experiment, steps: list[PlannedStep], cores: int) -> str
 
 def settle_older_code(steps: list[PlannedStep], redo: bool, keep: bool) -> None:
     """What to do where only the code differs: with `keep` accept it; else it is redone, if that is short or `redo`."""
-    older = [step for step in steps if receipts.state(step.notebook, step.parameters) == "older code"]
+    # "missing" is also a step that was interrupted: what it made so far may be of older code
+    older = [step for step in steps if receipts.state(step.notebook, step.parameters) in ("older code", "missing")]
+    older = [step for step in older if _of_older_code(step)]
     if keep:
         for step in older:
             receipts.accept_code(paths.resolve(step.run_dir))
@@ -93,6 +95,11 @@ def settle_older_code(steps: list[PlannedStep], redo: bool, keep: bool) -> None:
             f"{len(older)} steps were made by older code and took {seconds / 60:.0f} minutes; give --redo to run them again "
             "or --keep to accept them as they are."
         )
+
+
+def _of_older_code(step: PlannedStep) -> bool:
+    folder = paths.resolve(step.run_dir)
+    return receipts.read_receipt(folder) is not None or receipts.seconds_of_older_code(folder) > 0
 
 
 def reproduce(experiment: Experiment, steps: list[PlannedStep], only: list[str], cores: int, profile: str) -> None:

@@ -15,6 +15,7 @@ from synthlib.locks import DRIVER_VARIABLE, process_id
 from synthlib.runs.experiment import complete
 from synthlib.settings import InputError
 
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
 EXECUTED = "executed.ipynb"
 STAMP = ".stamp"
 
@@ -23,7 +24,7 @@ def run_step(notebook: str, parameters: dict[str, Any]) -> str:
     """Bring one step up to date; "fresh" if its receipt says that it is done, else "done" once its notebook has run.
 
     Raises InputError (one line) for wrong parameters, for what the notebook itself refuses, and for a dead kernel;
-    Terminated once the kernel has ended its work after SIGTERM, which is passed on to it.
+    Terminated or KeyboardInterrupt once the kernel has ended its work after SIGTERM or Ctrl-C, passed on to it as SIGTERM.
     """
     parameters = complete(notebook, parameters)
     folder = paths.resolve(parameters["run_dir"])
@@ -55,7 +56,7 @@ def _execute(notebook: str, parameters: dict[str, Any], folder: Path) -> None:
         if sys.platform != "win32":  # TCP ports may race (papermill issue 511); socket paths must be short
             manager.transport, manager.ip = "ipc", f"{sockets}/kernel"
         watch = _Watch(manager)
-        before = signal.signal(signal.SIGTERM, watch.pass_on) if _in_main_thread() else None
+        before = {name: signal.signal(name, watch.pass_on) for name in SIGNALS if _in_main_thread()}
         try:
             papermill.execute_notebook(
                 str(paths.notebook(notebook)),
@@ -70,20 +71,20 @@ def _execute(notebook: str, parameters: dict[str, Any], folder: Path) -> None:
                 km=manager,
             )
         except papermill.PapermillExecutionError as error:
-            if error.ename == "Terminated" or watch.terminated:
-                raise Terminated from None
+            if error.ename == "Terminated" or watch.signal:
+                raise watch.ending() from None
             if error.ename == "InputError":
                 raise InputError(error.evalue) from None
             raise SystemExit(f"{notebook} failed with {error.ename}: {error.evalue}. Its page: {folder / EXECUTED}")
         except DeadKernelError:
-            if watch.terminated:
-                raise Terminated from None
+            if watch.signal:
+                raise watch.ending() from None
             raise InputError(
                 f"{notebook}: the kernel died ({watch.how_it_died()}); run again, what is finished is kept."
             )
         finally:
-            if before is not None:
-                signal.signal(signal.SIGTERM, before)
+            for name, handler in before.items():
+                signal.signal(name, handler)
             watch.end()
             os.replace(page, folder / EXECUTED)
 
@@ -97,7 +98,7 @@ class _Watch:
 
     def __init__(self, manager: Any) -> None:
         self.manager, self.peak, self.process, self.running = manager, 0, None, True
-        self.terminated = False
+        self.signal = 0
         self.thread = threading.Thread(target=self._look, daemon=True)
         self.thread.start()
 
@@ -113,12 +114,22 @@ class _Watch:
                     pass
             time.sleep(0.25)
 
-    def pass_on(self, *_: object) -> None:
-        """SIGTERM came: the kernel gets it too, and ends its work where that is in one piece."""
-        self.terminated = True
-        if self.process is None:  # it has not started
-            raise Terminated
+    def pass_on(self, number: int, _: object) -> None:
+        """SIGTERM or Ctrl-C came: the kernel gets SIGTERM, and ends its work where that is in one piece.
+
+        A second Ctrl-C does not wait for that.
+        """
+        again, self.signal = self.signal, number
+        if self.process is None or (
+            again and number == signal.SIGINT
+        ):  # it has not started, or is not to be waited for
+            raise self.ending()
+        print("Interrupted: what is in work is finished and kept.", flush=True)
         self.process.terminate()
+
+    def ending(self) -> BaseException:
+        """What ended the run: Ctrl-C, or else SIGTERM."""
+        return KeyboardInterrupt() if self.signal == signal.SIGINT else Terminated()
 
     def how_it_died(self) -> str:
         """The signal or exit code, and the most memory seen."""
