@@ -155,10 +155,12 @@ def generate(plan: Plan) -> list[Path]:
         same_plan = _refuse_other_plans(plan)
         if not same_plan:
             receipts.write_json(folder / PLAN_FILE, _description(plan))
-    missing = [(path, slices) for path, slices in plan.shards() if not receipts.is_current(path, key)]
+    shards = list(plan.shards())
+    missing = [(path, slices) for path, slices in shards if not receipts.is_current(path, key)]
     painter = Painter(settings, plan.spec)
     if missing:
-        existing = Existing([folder, *settings.reuse_dirs], key)
+        verified = {path for path, _ in shards} - {path for path, _ in missing}
+        existing = Existing([folder, *settings.reuse_dirs], key, verified)
         total = sum(part.last - part.first for _, slices in missing for part in slices)
         with sigterm_between_pieces() as check, meter(f"{plan.spec.name} {settings.trick}", total, "image") as add:
 
@@ -184,7 +186,7 @@ def generate(plan: Plan) -> list[Path]:
             check()
     _remove_others(plan, same_plan)
     print(f"{len(plan)} images: {painter.drawn} drawn, {len(plan) - painter.drawn} there already.")
-    return [*(path for path, _ in plan.shards()), folder / PLAN_FILE]
+    return [*(path for path, _ in shards), folder / PLAN_FILE]
 
 
 def _make_shard(

@@ -1,6 +1,6 @@
 """Reuse: images that are there already, found by their rows, so that none is ever drawn twice."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -19,9 +19,13 @@ def identities(rows: pa.Table) -> list[tuple]:
 
 
 class Existing:
-    """Shards (and parts of shards) of one key, in some folders. Holds their index ranges, not their rows."""
+    """Shards (and parts of shards) of one key, in some folders. Holds their index ranges, not their rows.
 
-    def __init__(self, folders: list[str | Path], key: receipts.FileKey) -> None:
+    verified: files whose bytes and key were just checked.
+    """
+
+    def __init__(self, folders: list[str | Path], key: receipts.FileKey, verified: Collection[Path] = ()) -> None:
+        self.verified = verified
         self.places: dict[tuple, list[tuple[int, int, Path]]] = {}
         self.opened: tuple[Path, pa.Table, dict[tuple, int]] | None = None
         self.key, self.seen = key, set()
@@ -30,7 +34,7 @@ class Existing:
 
     def look_at(self, path: Path) -> None:
         """Take a file in, if it is there, whole and of the key."""
-        if path not in self.seen and receipts.is_current(path, self.key):
+        if path not in self.seen and (path in self.verified or receipts.is_current(path, self.key)):
             table = read_if_there(path, [*GROUP, "index"])
             for group, low, high in ranges(table) if table else ():
                 self.seen.add(path)
