@@ -124,7 +124,9 @@ class _Watch:
             again and number == signal.SIGINT
         ):  # it has not started, or is not to be waited for
             raise self.ending()
-        print("Interrupted: what is in work is finished and kept.", flush=True)
+        os.write(
+            sys.stderr.fileno(), b"Interrupted: what is in work is finished and kept.\n"
+        )  # print may be at work itself
         self.process.terminate()
 
     def ending(self) -> BaseException:
