@@ -116,6 +116,22 @@ def test_a_class_with_other_words_is_drawn_anew(make, drawn, monkeypatch):
     assert len(drawn) == blocks + 1  # the images of seven are still good
 
 
+def test_a_guidance_setting_that_a_trick_does_not_read_changes_nothing(make, drawn):
+    fixed = images_of(make("fixed", trick="class_prompt", images_per_class=4))
+    random = images_of(make("random", trick="random_guidance", images_per_class=4))
+    blocks = len(drawn)
+    assert (
+        images_of(make("fixed", trick="class_prompt", images_per_class=4, max_scale=3, guidance_draw="integer"))
+        == fixed
+    )
+    assert images_of(make("random", trick="random_guidance", images_per_class=4, guidance_scale=3)) == random
+    assert len(drawn) == blocks
+    with pytest.raises(InputError, match="another plan's shards .other guidance."):
+        make("random", trick="random_guidance", images_per_class=4, max_scale=3)
+    again = images_of(make("random", trick="random_guidance", images_per_class=4, max_scale=3, replace=True))
+    assert len(drawn) == blocks + 2 and not set(again.values()) & set(random.values())
+
+
 def test_shards_keep_what_made_each_image(make):
     images = load_shards(make("rows", trick="multi_domain", images_per_class=2)[:-1])
     assert images.classes == ["three", "seven"] and images.labels.tolist() == [0, 0, 1, 1]

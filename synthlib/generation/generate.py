@@ -15,6 +15,7 @@ from synthlib.devices import compile_for, hardware_name, precision_for
 from synthlib.generation import checkpoints
 from synthlib.generation.paint import Encoded, Painter, Pending
 from synthlib.generation.plan import Slice, cut, group_rows, groups, n_rows, plan_rows, slice_rows
+from synthlib.generation.prompts import sources
 from synthlib.generation.resize import filter_name
 from synthlib.generation.reuse import Existing, drawn_files, identities, ranges, read_if_there
 from synthlib.interrupts import sigterm_between_pieces
@@ -37,6 +38,8 @@ LAYOUT = (
     "reuse_dirs",
     "replace",
 )
+# What decides the guidance scale of rows, and by that their images; each drawn trick reads only some of it, see _guidance.
+GUIDANCE = ("guidance_scale", "min_scale", "max_scale", "guidance_draw")
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,8 @@ class Plan:
         for number, slices in enumerate(cut(self.settings, self.spec, self.settings.shard_rows)):
             words = {part.group.class_name: self.spec.classes[part.group.class_name] for part in slices}
             places = [[p.group.replicate, p.group.source, p.group.class_name, p.first, p.last] for p in slices]
-            content = [self.key.settings, list(self.spec.classes), words, places]
+            guidance = {part.group.source: _guidance(self.settings, part.group.source) for part in slices}
+            content = [self.key.settings, list(self.spec.classes), words, guidance, places]
             yield self.folder / f"shard-{number:05d}-{digests.sha256_json(content)[:8]}.parquet", slices
 
     def __len__(self) -> int:
@@ -95,7 +99,7 @@ def open_plan(settings: GenerateSettings) -> Plan:
         "lossy": _lossy(settings),
     }
     # All that decides an image beside its row: the settings of a shard's key.
-    decides = {name: value for name, value in asdict(settings).items() if name not in LAYOUT}
+    decides = {name: value for name, value in asdict(settings).items() if name not in (*LAYOUT, *GUIDANCE)}
     decides |= {"dataset": spec.name, "templates": spec.templates, "domains": list(spec.domains)}
     compiled = ours and compile_for(settings.device, settings.compile)
     decides |= {"device": records["device"], "precision": precision, "compile": compiled}
@@ -107,6 +111,11 @@ def open_plan(settings: GenerateSettings) -> Plan:
     return plan
 
 
+def _guidance(settings: GenerateSettings, source: str) -> list:
+    """The settings that the guidance of a drawn trick's rows comes from."""
+    return [getattr(settings, name) for name in (GUIDANCE[1:] if source == "random_guidance" else GUIDANCE[:1])]
+
+
 def _lossy(settings: GenerateSettings) -> str:
     """What to record of the lossy options; "none" if there are none."""
     until, vae = settings.lossy_guidance_until, settings.lossy_vae
@@ -116,7 +125,9 @@ def _lossy(settings: GenerateSettings) -> str:
 
 def _description(plan: Plan) -> dict[str, Any]:
     """What a folder's plan file says: enough to know whether shards found there belong to a plan."""
+    drawn = sources(plan.settings.trick, 3)  # however few are wanted now, all parts of a merged trick
     own = {"draw settings": plan.key.settings, "trick": plan.settings.trick, "classes": plan.spec.classes}
+    own["guidance"] = {source: _guidance(plan.settings, source) for source in drawn}
     return own | {name: value for name, value in plan.records.items() if name != "model"}  # a folder may be renamed
 
 
