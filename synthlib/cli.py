@@ -209,15 +209,17 @@ def _with_probed_batch(settings: GenerateSettings) -> GenerateSettings:
     """The settings with the largest batch that fits, or with that of the images which are there already."""
     from dataclasses import replace
 
-    from synthlib.data.datasets import read_spec
-    from synthlib.generation.generate import PLAN_FILE
+    from synthlib.generation.generate import PLAN_FILE, open_plan
     from synthlib.generation.paint import probe_batch
     from synthlib.generation.reuse import drawn_files
 
     folder = paths.resolve(settings.run_dir)
     there = receipts.read_json(folder / PLAN_FILE) if drawn_files(folder) else None
-    spec = read_spec(settings.dataset, settings.classes, settings.domains)
-    size = there["batch_size"] if there else probe_batch(settings, spec)
+    if there:
+        size = there["batch_size"]
+    else:
+        plan = open_plan(settings)
+        size = probe_batch(plan.settings, plan.spec)
     print(f"batch_size {size}: {'that of the images in the folder' if there else 'the largest that fits'}.", flush=True)
     return replace(settings, batch_size=size)
 

@@ -151,6 +151,11 @@ def test_the_safety_checkers_opinion_is_recorded_and_pixels_stay(settings, tiny_
     assert [row["flagged"] for row in plain] == [None, None]
 
 
+def test_asking_a_checker_that_is_not_there_is_one_line(settings, tiny_sd):
+    with pytest.raises(InputError, match="has no safety_checker"):
+        rows_of(settings, model=str(tiny_sd), safety="flag")
+
+
 def test_kept_latents_are_those_of_the_image(settings, tiny_sd, tmp_path):
     from synthlib.data.shards import load_shards
     from synthlib.generation import checkpoints, sampler

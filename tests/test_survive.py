@@ -121,7 +121,7 @@ def test_other_runtime_errors_are_not_taken_for_full_memory(plan, blocks):
         generate(plan("a"))
 
 
-def test_probe_batch_finds_the_largest_batch_that_fits(settings, monkeypatch):
+def test_probe_batch_finds_the_largest_batch_that_fits(plan, monkeypatch):
     tried, real = [], sampler.denoise
 
     def denoise(model, text, *rest):
@@ -131,32 +131,19 @@ def test_probe_batch_finds_the_largest_batch_that_fits(settings, monkeypatch):
         return real(model, text, *rest)
 
     monkeypatch.setattr(sampler, "denoise", denoise)
-    given = settings("01_generate", **QUICK | {"images_per_class": 500})
-    assert probe_batch(given, module.read_spec("digits", QUICK["classes"])) == 8
+    many, few = plan("many", images_per_class=500), plan("few", images_per_class=3)
+    assert probe_batch(many.settings, many.spec) == 8
     assert tried == [64, 32, 16, 8]
-    few = settings("01_generate", **QUICK | {"images_per_class": 3})
-    assert probe_batch(few, module.read_spec("digits", QUICK["classes"])) == 4  # more would only be drawn and discarded
+    assert probe_batch(few.settings, few.spec) == 4  # more would only be drawn and discarded
     monkeypatch.setattr(sampler, "denoise", lambda *given: (_ for _ in ()).throw(torch.OutOfMemoryError("no")))
     with pytest.raises(InputError, match="batch_size 1; .*use float16, or smaller images"):
-        probe_batch(given, module.read_spec("digits", QUICK["classes"]))
+        probe_batch(many.settings, many.spec)
 
 
 def test_probed_batch_is_used_and_kept_when_the_folder_goes_on(tmp_path, monkeypatch, capsys):
     from synthlib.cli import main
 
-    words = [
-        "generate",
-        "--classes",
-        "two",
-        "--n_samples",
-        "2",
-        "--n_iter",
-        "2",
-        "--ddim_steps",
-        "2",
-        "--device",
-        "cpu",
-    ]
+    words = "generate --classes two --n_samples 2 --n_iter 2 --ddim_steps 2 --device cpu".split()
     words += ["--outdir", str(tmp_path / "out"), "--probe-batch"]
     monkeypatch.setattr(paint, "PROBE_FROM", 4)
     assert main(words) == 0 and "batch_size 4: the largest that fits" in capsys.readouterr().out
@@ -211,19 +198,7 @@ def test_full_memory_while_opening_or_encoding_is_one_line_too_and_good_blocks_a
 def test_probing_follows_an_out_of_memory(tmp_path, monkeypatch, capsys):
     from synthlib.cli import main
 
-    words = [
-        "generate",
-        "--classes",
-        "two",
-        "--n_samples",
-        "2",
-        "--n_iter",
-        "4",
-        "--ddim_steps",
-        "2",
-        "--device",
-        "cpu",
-    ]
+    words = "generate --classes two --n_samples 2 --n_iter 4 --ddim_steps 2 --device cpu".split()
     words += ["--outdir", str(tmp_path / "out"), "--batch_size", "8"]
     real = sampler.denoise
 

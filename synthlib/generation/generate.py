@@ -44,7 +44,10 @@ GUIDANCE = ("guidance_scale", "min_scale", "max_scale", "guidance_draw")
 
 @dataclass(frozen=True)
 class Plan:
-    """A plan that may be drawn into its folder: `open_plan` has checked it. `records`: what all its rows have in common."""
+    """A plan that may be drawn into its folder: `open_plan` has checked it.
+
+    settings: with commit, precision and compilation as they will be, nothing "auto"; records: what all its rows have in common.
+    """
 
     settings: GenerateSettings
     spec: DatasetSpec
@@ -81,18 +84,21 @@ def open_plan(settings: GenerateSettings) -> Plan:
             f"revision is {settings.revision!r}; expected none for a model that is no hub id: leave it empty."
         )
     source = hub.fetch(settings.model, settings.revision, settings.safety == "flag")
-    if commit := hub.commit_of(settings.model, settings.revision):
-        settings = replace(settings, revision=commit)  # so that a branch which moves meanwhile changes nothing
     ours = checkpoints.for_our_sampler(source)
-    precision = precision_for(settings.device, settings.precision, ours)
-    digest = receipts.model_digest(settings.model, settings.revision)
     name, commit = hub.label(settings.model, settings.revision)
+    settings = replace(
+        settings,
+        revision=commit,  # a branch may move meanwhile
+        precision=precision_for(settings.device, settings.precision, ours),
+        compile="on" if ours and compile_for(settings.device, settings.compile) else "off",
+    )
+    digest = receipts.model_digest(settings.model, settings.revision)
     records = {
         "model": name,
         "revision": commit or f"sha256:{digest[:12]}",
         "scheduler": checkpoints.scheduler_name(source),
         "num_inference_steps": settings.num_inference_steps,
-        "precision": precision,
+        "precision": settings.precision,
         "device": hardware_name(settings.device),
         "batch_size": settings.batch_size,
         "resize": filter_name(settings.resize),
@@ -101,9 +107,7 @@ def open_plan(settings: GenerateSettings) -> Plan:
     # All that decides an image beside its row: the settings of a shard's key.
     decides = {name: value for name, value in asdict(settings).items() if name not in (*LAYOUT, *GUIDANCE)}
     decides |= {"dataset": spec.name, "templates": spec.templates, "domains": list(spec.domains)}
-    compiled = ours and compile_for(settings.device, settings.compile)
-    decides |= {"device": records["device"], "precision": precision, "compile": compiled}
-    decides |= {"model": digest, "revision": commit}
+    decides |= {"device": records["device"], "model": digest}
     if settings.lossy_vae:
         decides["lossy_vae"] = receipts.model_digest(settings.lossy_vae)
     plan = Plan(settings, spec, paths.resolve(settings.run_dir), receipts.file_key("shards", decides), records)

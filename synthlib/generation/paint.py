@@ -11,10 +11,9 @@ from typing import NamedTuple, TypeVar
 import pyarrow as pa
 import torch
 
-from synthlib import hub
 from synthlib.data.datasets import DatasetSpec
 from synthlib.data.shards import encode_png
-from synthlib.devices import compile_for, hardware_name, precision_for
+from synthlib.devices import device_named, hardware_name
 from synthlib.generation import checkpoints, sampler
 from synthlib.generation.noise import CompvisNoise, initial_noise
 from synthlib.generation.pipelines import OtherModel, draw_with_pipeline
@@ -59,7 +58,10 @@ class Pending(NamedTuple):
 
 
 class Painter:
-    """Draws rows in whole blocks, and opens the checkpoint only when there is something to draw."""
+    """Draws rows in whole blocks, and opens the checkpoint only when there is something to draw.
+
+    settings: a plan's own, in which nothing is left to be chosen by the device (see generate.open_plan).
+    """
 
     def __init__(self, settings: GenerateSettings, spec: DatasetSpec) -> None:
         self.settings, self.spec = settings, spec
@@ -67,6 +69,7 @@ class Painter:
         self.text: dict[str, torch.Tensor] = {}
         self.safety: SafetyChecker | None = None
         self.last: tuple[tuple[Group, int], Future] | None = None
+        self.pool = ThreadPoolExecutor(ENCODERS if device_named(settings.device).type == "cuda" else 1)
         self.drawn = 0
 
     def open(self) -> None:
@@ -75,30 +78,25 @@ class Painter:
 
     def close(self) -> None:
         """Give the model's memory back, also where an error's traceback keeps this painter alive."""
-        if self.model is not None:
-            self.pool.shutdown(cancel_futures=True)
-            on_gpu = self.model.device.type == "cuda"
-            self.model, self.safety, self.last, self.text, self.noise = None, None, None, {}, {}
-            if on_gpu:
-                torch.cuda.empty_cache()
+        self.pool.shutdown(cancel_futures=True)
+        self.model, self.safety, self.last, self.text, self.noise = None, None, None, {}, {}
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
 
     def _open(self) -> None:
         settings = self.settings
         torch.set_num_threads(settings.threads)
-        source = hub.fetch(settings.model, settings.revision, settings.safety == "flag")
-        ours = checkpoints.for_our_sampler(source)
         self.model = model = checkpoints.open_checkpoint(
             settings.model,
             settings.revision,
             settings.device,
-            precision_for(settings.device, settings.precision, ours),
-            ours and compile_for(settings.device, settings.compile),
+            settings.precision,
+            settings.compile == "on",
             settings.lossy_vae,
         )
         self.size = (settings.height or model.height, settings.width or model.width)
         if settings.safety == "flag":
-            self.safety = open_safety_checker(source, model.device)
-        self.pool = ThreadPoolExecutor(ENCODERS if model.device.type == "cuda" else 1)
+            self.safety = open_safety_checker(model.folder, model.device)
         check_resize(*self.size, settings.resize)
         pixels = 3 * math.prod(final_size(*self.size, settings.resize))
         if settings.shard_rows * pixels > SHARD_BYTES:
@@ -226,7 +224,8 @@ def _blocks(missing: list[int], rows: pa.Table, size: int) -> Iterator[tuple[Gro
 def probe_batch(settings: GenerateSettings, spec: DatasetSpec) -> int:
     """The largest batch (64, 32, ... 1 images) that a block of this plan fits in memory with. Nothing is kept.
 
-    No larger than what is wanted of a prompt needs. One step of diffusion and the decoding need as much memory as forty do.
+    settings: a plan's own, see Painter. No larger than what is wanted of a prompt needs. One step of diffusion and the decoding
+    need as much memory as forty do.
     OutOfMemory where not even one image fits.
     """
     group = max(groups(settings, spec), key=lambda group: group.count)
