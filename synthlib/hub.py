@@ -4,6 +4,7 @@ What a hub sends is announced before it comes, resumed where it was cut off, ver
 HF_HOME, HF_HUB_CACHE and HF_HUB_OFFLINE count as they are at the call; huggingface_hub reads them once, at its import.
 """
 
+import functools
 import hashlib
 import json
 import os
@@ -13,7 +14,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from synthlib import digests, paths
+from synthlib import digests, paths, transfer
 from synthlib.settings import InputError
 
 INDEX = "model_index.json"
@@ -81,8 +82,7 @@ def fetch(model: str, revision: str = "", safety: bool = False) -> Path:
     store, revision = _store(model), revision or "main"
     lock = store.parent / ".locks" / store.name / "synthlib.lock"
     try:
-        if constants.HF_HUB_OFFLINE or os.environ.get("HF_HUB_OFFLINE", "").upper() in constants.ENV_VARS_TRUE_VALUES:
-            raise errors.OfflineModeIsEnabled("HF_HUB_OFFLINE is set")
+        transfer.refuse_offline()
         info = HfApi(endpoint=host).model_info(model, revision=revision, files_metadata=True, timeout=30)
         if not COMMIT.fullmatch(info.sha or ""):
             raise ValueError("no commit")
@@ -148,11 +148,11 @@ def _download(model: str, info: Any, host: str, safety: bool) -> Path:
     free = shutil.disk_usage(store).free
     if size > free:
         raise InputError(
-            f"{name} needs {_amount(size)} in {store.parent}, which has {_amount(free)} free; make room there, or set "
-            "HF_HUB_CACHE to a folder that has more."
+            f"{name} needs {transfer.amount(size)} in {store.parent}, which has {transfer.amount(free)} free; make room "
+            "there, or set HF_HUB_CACHE to a folder that has more."
         )
     if missing:
-        what = f"{len(missing)} files, {_amount(size)}, {_licence(info)}"
+        what = f"{len(missing)} files, {transfer.amount(size)}, {_licence(info)}"
         print(f"Fetching {name}: {what}, from {host} to {store}", flush=True)
     for path in sorted(wanted, key=lambda path: path == INDEX):  # it last: without it no snapshot is taken for whole
         if not (snapshot / path).exists():
@@ -168,32 +168,16 @@ def _blob(model: str, commit: str, file: Any, host: str) -> Path:
     Not by hf_hub_download: since version 2 that throws a partial file away; here a later call goes on with it.
     """
     from huggingface_hub import hf_hub_url
-    from huggingface_hub.file_download import http_get
     from huggingface_hub.utils import build_hf_headers
 
     name, (size, promised) = file.rfilename, _promised(file)
     blob = _store(model) / "blobs" / promised
     if blob.exists():
         return blob
-    blob.parent.mkdir(parents=True, exist_ok=True)
-    part = blob.with_name(f"{promised}.part")
     url = hf_hub_url(model, name, revision=commit, endpoint=host)
-    headers = build_hf_headers(library_name="synthlib") | {"Accept-Encoding": "identity"}  # ranges of the plain bytes
-    with open(part, "ab") as out:
-        try:
-            http_get(url, out, resume_size=out.tell(), headers=headers, expected_size=size, displayed_filename=name)
-        except OSError as error:
-            if type(error) is not OSError or error.errno:
-                raise  # the rest is http_get's complaint that the size is not the promised one, as the digest then says
-        out.flush()
-        os.fsync(out.fileno())
-    if _digest(part, promised) != promised:
-        part.unlink()
-        raise InputError(
-            f"{name} of {model} came damaged from {host} (not the digest {promised[:12]} that it lists) and was "
-            "removed; fetch it again, or choose another revision."
-        )
-    return part.replace(blob)
+    headers = build_hf_headers(library_name="synthlib")
+    digest = functools.partial(_digest, like=promised)
+    return transfer.fetch_file(url, blob, f"{name} of {model}", size, promised, digest, headers)
 
 
 def _link(blob: Path, pointer: Path) -> None:
@@ -274,10 +258,6 @@ def _digest(path: Path, like: str) -> str:
         return digests.sha256_file(path)
     data = path.read_bytes()
     return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
-
-
-def _amount(size: int) -> str:
-    return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 
 def _licence(info: Any) -> str:

@@ -53,3 +53,23 @@ def pytest_terminal_summary(terminalreporter):
         if not any(line and not line.startswith("#") and line in reason for line in allowed):
             terminalreporter.write_line(f"not allowed to skip: {report.nodeid}: {reason}", red=True)
             terminalreporter._session.exitstatus = 1
+
+
+@pytest.fixture
+def record_server(monkeypatch):
+    """Zenodo on loopback (local_record.RecordServer), asked in place of the true one, without waits between tries."""
+    import huggingface_hub.file_download
+    from huggingface_hub import constants
+    from local_record import RecordServer
+
+    server = RecordServer()
+    for name in ("HF_HUB_OFFLINE", "HF_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("SYNTHLIB_ZENODO", server.address)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 4096)  # bytes that are kept when a connection breaks
+    monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.2)
+    monkeypatch.setattr(huggingface_hub.file_download.time, "sleep", lambda seconds: None)  # before it tries again
+    yield server
+    server.close()
