@@ -51,6 +51,11 @@ def dataset_files() -> dict[str, Path]:
     return {path.stem: path for path in sorted((root() / "experiments" / "datasets").glob("*.yaml"))}
 
 
+def data_home() -> Path:
+    """The folder of downloaded data sets: $SYNTHLIB_DATA, else data/ below the root. Not in git."""
+    return Path(os.environ["SYNTHLIB_DATA"]).absolute() if os.environ.get("SYNTHLIB_DATA") else root() / "data"
+
+
 def embedded_model() -> Path:
     """The text-to-image checkpoint that comes with the package."""
     return package() / "pocket" / "weights"

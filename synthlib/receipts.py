@@ -216,7 +216,10 @@ def accept_code(folder: Path) -> None:
 
 @dataclass(frozen=True)
 class Step:
-    """A step that is being worked on: `begin` claims its folder, `finish` writes its receipt."""
+    """A step that is being worked on: `begin` claims its folder, `finish` writes its receipt.
+
+    notebook: or the command that makes a set without one, "import" or "download".
+    """
 
     notebook: str
     folder: Path
@@ -255,15 +258,27 @@ def begin(notebook: str, settings: object) -> Step:
     folder = paths.resolve(parameters["run_dir"])
     for name in input_dirs(parameters):
         _check_input(name, parameters)
+    lock = claim_folder(folder)
+    inputs = input_digests(parameters)
+    if state(notebook, parameters) != "done":
+        (folder / RECEIPT).unlink(missing_ok=True)
+    return Step(notebook, folder, parameters, inputs, digests.notebook_digest(notebook), time.time(), lock)
+
+
+def claim_folder(folder: Path) -> Lock:
+    """Claim a folder to make a step or a set in it, and remove what cut-off writes left there."""
     lock = claim(folder / ".lock")
     for left in folder.glob(f".*.{platform.node()}.*.part"):  # of writes that a kill cut off, on this machine
         pid = int(left.name.split(".")[-2])
         if not psutil.pid_exists(pid) or pid == os.getpid():
             left.unlink(missing_ok=True)
-    inputs = input_digests(parameters)
-    if state(notebook, parameters) != "done":
-        (folder / RECEIPT).unlink(missing_ok=True)
-    return Step(notebook, folder, parameters, inputs, digests.notebook_digest(notebook), time.time(), lock)
+    return lock
+
+
+def _again(receipt: Mapping[str, Any]) -> str:
+    """How to make again what a receipt tells of."""
+    made_by = receipt["notebook"]
+    return f"run notebooks/{made_by}.ipynb again" if made_by in paths.STEPS else f"run `synthlib {made_by}` again"
 
 
 def _check_input(folder: str, parameters: Mapping[str, Any]) -> None:
@@ -272,7 +287,7 @@ def _check_input(folder: str, parameters: Mapping[str, Any]) -> None:
         step = next((name for name in paths.STEPS if f"/{name}" in f"/{folder}"), "the notebook that fills it")
         chosen = ", ".join(f"{k}={parameters[k]!r}" for k in ("dataset", "trick", "architecture") if k in parameters)
         raise InputError(f"no finished run in {folder}; run notebooks/{step}.ipynb first, with {chosen}.")
-    again = f"run notebooks/{receipt['notebook']}.ipynb again"
+    again = _again(receipt)
     for name in input_dirs(receipt["parameters"]):
         made = output_digests(name)
         if made is None or receipt["inputs"][name] != digests.sha256_json(made):
@@ -286,19 +301,22 @@ def _check_input(folder: str, parameters: Mapping[str, Any]) -> None:
             )
 
 
+def is_whole(folder: str | Path, name: str) -> bool:
+    """Whether an output of a finished step is there with the bytes that its receipt tells of."""
+    path, made = paths.resolve(folder) / name, (output_digests(str(folder)) or {}).get(name)
+    return path.is_file() and digests.sha256_file(path) == made
+
+
 def read_output(folder: str | Path, name: str) -> Path:
     """The path of one output of a finished step, its bytes checked against the receipt."""
     folder = paths.resolve(folder)
     receipt = read_receipt(folder)
     if not receipt or name not in receipt["outputs"]:
         raise InputError(f"{folder} has no finished output {name}; run the notebook that makes it again.")
-    path = folder / name
-    if not path.is_file() or digests.sha256_file(path) != receipt["outputs"][name]["sha256"]:
+    if not is_whole(folder, name):
         (folder / RECEIPT).unlink()  # so that the next run makes it again
-        raise InputError(
-            f"{path} is missing or damaged (its sha256 is not its receipt's); run {receipt['notebook']} again."
-        )
-    return path
+        raise InputError(f"{folder / name} is missing or damaged (its sha256 is not its receipt's); {_again(receipt)}.")
+    return folder / name
 
 
 def output_names(folder: str | Path, suffix: str) -> list[str]:

@@ -18,6 +18,7 @@ from synthlib import paths
 
 TRICKS = ("base_class", "class_prompt", "multi_domain", "random_guidance", "merged", "merged_full")
 MERGED_TRICKS = ("class_prompt", "multi_domain", "random_guidance")  # what merged and merged_full are made of
+UNKNOWN = "unknown"  # the trick of a set that was made elsewhere, nobody knows how
 TRICK_ALIASES = {"multidomain": "multi_domain", "random_scale": "random_guidance", "base": "base_class"}
 ARCHITECTURES = ("resnet", "vit")
 EVALUATION_MODES = ("eval", "authors")
@@ -66,6 +67,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def trick_name(name: str) -> str:
     """The canonical name of a trick or of one of its aliases (the authors' code says multidomain, random_scale)."""
     return choose("trick", TRICK_ALIASES.get(name, name), TRICKS)
+
+
+def condition_name(name: str) -> str:
+    """The canonical name of a trick, or "unknown": what trains a classifier need not be drawn here."""
+    return name if name == UNKNOWN else trick_name(name)
 
 
 def _check(condition: bool, name: str, value: object, expected: str) -> None:
@@ -202,7 +208,7 @@ class TrainSettings(_FromParameters):
     threads: int
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "trick", trick_name(self.trick))
+        object.__setattr__(self, "trick", condition_name(self.trick))
         choose("architecture", self.architecture, ARCHITECTURES)
         least = {"images_per_class": 0, "seed": 0, "epochs": 1, "batch_size": 1, "weight_decay": 0, "threads": 1}
         _counts(self, least)
@@ -232,7 +238,7 @@ class EvaluateSettings(_FromParameters):
     threads: int
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "trick", trick_name(self.trick))
+        object.__setattr__(self, "trick", condition_name(self.trick))
         choose("architecture", self.architecture, ARCHITECTURES)
         _counts(self, {"batch_size": 1, "shuffles": 1, "seed": 0, "threads": 1})
         condition = (self.dataset, self.trick)

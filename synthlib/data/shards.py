@@ -12,8 +12,11 @@ import pyarrow.parquet as pq
 import torch
 from PIL import Image
 
-from synthlib.receipts import output_names, read_output
+from synthlib import paths
+from synthlib.receipts import is_whole, output_names, read_output
 from synthlib.settings import InputError
+
+PNG = b"\x89PNG"  # what a PNG file's bytes begin with
 
 
 def encode_png(image: np.ndarray) -> bytes:
@@ -31,9 +34,11 @@ def decode_image(data: bytes) -> np.ndarray:
 def shard_bytes(rows: pa.Table, images: list[bytes], classes: list[str]) -> bytes:
     """One shard as the bytes of a Parquet file, readable by Hugging Face's `datasets` (Image and ClassLabel features).
 
-    rows: N rows of a plan with a column label; images: their N encoded images. The same input gives the same bytes.
+    rows: N rows of a plan with a column label; images: their N encoded images, PNG or (of imports) JPEG. The same input
+    gives the same bytes.
     """
-    names = [f"{image_id}.png" for image_id in rows["image_id"].to_pylist()]
+    ids = rows["image_id"].to_pylist()
+    names = [f"{i}.{'png' if data.startswith(PNG) else 'jpg'}" for i, data in zip(ids, images, strict=True)]
     column = pa.StructArray.from_arrays([pa.array(images, pa.binary()), pa.array(names)], ["bytes", "path"])
     table = rows.add_column(0, "image", column)
     plain = {
@@ -120,8 +125,39 @@ def load_shards(files: list[Path], choose: Callable[[pa.Table], np.ndarray] | No
 
 
 def read_shards(folder: str | Path, choose: Callable[[pa.Table], np.ndarray] | None = None) -> SyntheticSet:
-    """The images of a finished 01_generate step, in the plan's order, each file checked against the receipt; see load_shards."""
+    """The images of a finished set (01_generate, import, download), each file checked against the receipt; see load_shards."""
     names = output_names(folder, ".parquet")
     if not names:
         raise InputError(f"{folder} has no finished shards; run notebooks/01_generate.ipynb first.")
     return load_shards([read_output(folder, name) for name in names], choose)
+
+
+def set_folder(given: str | Path) -> Path:
+    """The folder that holds a set's shards: the one given, or that which `synthlib generate` keeps beside its OUTDIR.
+
+    A relative path is below the working folder or, if there is none, below the root. InputError where there are no shards.
+    """
+    folder = Path(given).absolute() if Path(given).exists() else paths.resolve(given)
+    for place in (folder, folder.with_name(f".{folder.name}.synthlib"), folder / "data"):
+        if any(place.glob("*.parquet")):
+            return place
+    raise InputError(
+        f"{given} has no shards; expected the folder of a generated, imported or downloaded set: bring others in with "
+        "`synthlib import`."
+    )
+
+
+def set_files(folder: Path) -> list[Path]:
+    """The shards of a set, in order: those of its receipt, each checked; of a set without one, all that are finished.
+
+    Only looks: InputError for a damaged shard leaves the receipt where it is, other than read_shards.
+    """
+    names = output_names(folder, ".parquet")
+    for name in names:
+        if not is_whole(folder, name):
+            raise InputError(
+                f"{folder / name} is missing or damaged (its sha256 is not its receipt's); make the set again."
+            )
+    if names:
+        return [folder / name for name in names]
+    return [path for path in sorted(folder.glob("*.parquet")) if not path.name.startswith((".", "part-"))]

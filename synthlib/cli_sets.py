@@ -1,0 +1,243 @@
+"""The command line for sets of images: generate, download, import, export, describe, redraw."""
+
+import argparse
+import os
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from synthlib import paths, receipts
+from synthlib.settings import UNKNOWN, GenerateSettings, InputError, trick_name
+
+EXPORTS = ("folder", "eurosat", "huggingface", "npz")
+
+
+def add_commands(commands: Any) -> None:
+    """Add the parsers of these commands to an argparse's subparsers."""
+    command = commands.add_parser("generate", help="images of your own classes, as the authors' create_dataset.py")
+    command.add_argument("--classes", nargs="+", required=True, help="class names; underscores become spaces")
+    command.add_argument(
+        "--trick", default="class_prompt", help="base_class, class_prompt, multi_domain, random_guidance, ..."
+    )
+    command.add_argument("--outdir", type=Path, required=True, help="writes OUTDIR/<class>/<image_id>.png")
+    command.add_argument("--domains", nargs="+", default=[], help="for multi_domain (default: the paper's ten)")
+    command.add_argument("--min_scale", type=float, help="random_guidance: lowest guidance scale (default 1)")
+    command.add_argument("--max_scale", type=float, help="random_guidance: highest guidance scale (default 5)")
+    command.add_argument("--n_samples", type=int, default=2, help="images per prompt: n_samples x n_iter (default 2)")
+    command.add_argument(
+        "--n_iter", type=int, default=1000, help="images per prompt: n_samples x n_iter (default 1000)"
+    )
+    command.add_argument("--ddim_steps", type=int, default=40, help="sampling steps (default 40)")
+    command.add_argument("--seed", type=int, default=64)
+    command.add_argument("--H", type=int, default=0, help="height in pixels (default: the checkpoint's own)")
+    command.add_argument("--W", type=int, default=0, help="width in pixels (default: the checkpoint's own)")
+    command.add_argument(
+        "--model", default="", help="diffusers folder, CompVis file or hub id (default: the embedded one)"
+    )
+    command.add_argument("--revision", help="commit or branch of a hub id (default: main)")
+    command.add_argument("--noise", help="per_image (default), or compvis: the released script's order")
+    command.add_argument(
+        "--guidance_draw", help="random_guidance: uniform (default), integer, or per_run_integer as theirs"
+    )
+    command.add_argument("--resize", help="the authors' 32A or 64 (default: the size drawn)")
+    command.add_argument("--safety", help="off (default), or flag: record what the safety checker thinks")
+    command.add_argument("--batch_size", type=int, help="images drawn at once; part of what an image depends on")
+    command.add_argument("--probe-batch", action="store_true", help="first find the largest batch that fits in memory")
+    command.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    command.add_argument("--precision", help="float32, float16 or bfloat16 (default: by the device)")
+    command.set_defaults(command=_generate)
+
+    command = commands.add_parser(
+        "download", help="a real data set, or one of the twelve synthetic sets that the authors host"
+    )
+    command.add_argument("name", nargs="?", default="", help="cifar10, cifar10_generated_32A, ...; none lists them all")
+    command.set_defaults(command=_download)
+
+    command = commands.add_parser("import", help="images that others made, as a synthetic set with unknown prompts")
+    command.add_argument("source", type=Path, help="class folders, a .tar.gz of them, a packed .npz, or Parquet files")
+    command.add_argument("outdir", type=Path, help="a new folder; 02_train takes it as generated_dir")
+    command.add_argument(
+        "--dataset", default="own", help="whose classes they are, such as cifar10 (default: the source's)"
+    )
+    command.add_argument("--trick", default=UNKNOWN, help="how they were drawn, if that is known (default: unknown)")
+    command.add_argument("--size", type=int, default=0, help="crop and resize to so many pixels (default: as they are)")
+    command.set_defaults(command=_import)
+
+    command = commands.add_parser("export", help="a set as others read it")
+    command.add_argument("set", type=Path, help="folder of a generated, downloaded or imported set")
+    command.add_argument("out", type=Path, help="a new folder, or for npz a new file")
+    command.add_argument(
+        "--to",
+        required=True,
+        choices=EXPORTS,
+        help="class folders of PNGs, those of EuroSAT's layout, Parquet with a card, .npz",
+    )
+    command.add_argument(
+        "--licence", default="", help="huggingface: of the images (default: what is known of the model)"
+    )
+    command.set_defaults(command=_export)
+
+    command = commands.add_parser(
+        "describe", help="what is in a set: counts, guidance, duplicates, versions; a contact sheet"
+    )
+    command.add_argument("set", type=Path)
+    command.add_argument("--sheet", type=Path, help="where the contact sheet goes (default: SET_contact_sheet.png)")
+    command.add_argument("--json", type=Path, help="write the same as JSON")
+    command.set_defaults(command=_describe)
+
+    command = commands.add_parser("redraw", help="draw one image of a set again and compare")
+    command.add_argument("set", type=Path)
+    command.add_argument("image_id", help="as in the set's rows and file names")
+    command.add_argument("--out", type=Path, help="write the redrawn image here, as PNG")
+    command.set_defaults(command=_redraw)
+
+
+def _generate(options: argparse.Namespace) -> None:
+    """Images per prompt: n_samples x n_iter, as in the authors' script; multi_domain has a prompt for each domain."""
+    for name in ("n_samples", "n_iter"):
+        if getattr(options, name) < 1:
+            raise InputError(f"{name} is {getattr(options, name)}; expected a number of at least 1.")
+    if options.noise == "compvis" and options.n_samples != 2:
+        raise InputError(f"n_samples is {options.n_samples}; expected 2 with noise 'compvis', the script's order.")
+    from synthlib.data.datasets import read_spec
+    from synthlib.data.exports import write_image_folder
+    from synthlib.runs.experiment import complete
+
+    trick = trick_name(options.trick)
+    spec = read_spec("own", options.classes, options.domains)
+    prompts_per_class = len(spec.domains) if trick == "multi_domain" else 1
+    outdir = options.outdir.absolute()
+    beside = outdir.with_name(f".{outdir.name}.synthlib")  # not inside, where ImageFolder would take it for a class
+    given = {
+        "run_dir": str(beside),
+        "dataset": "own",
+        "classes": options.classes,
+        "trick": trick,
+        "domains": options.domains,
+        "images_per_class": options.n_samples * options.n_iter * prompts_per_class,
+        "num_inference_steps": options.ddim_steps,
+        "seed": options.seed,
+        "height": options.H,
+        "width": options.W,
+        "model": str(Path(options.model).absolute())
+        if Path(options.model).exists() and options.model
+        else options.model,
+        "device": options.device,
+    }
+    optional = (
+        "min_scale",
+        "max_scale",
+        "batch_size",
+        "revision",
+        "noise",
+        "guidance_draw",
+        "resize",
+        "safety",
+        "precision",
+    )
+    given |= {name: value for name in optional if (value := getattr(options, name)) is not None}
+    settings = GenerateSettings(**complete("01_generate", given))
+    from synthlib.generation.generate import generate, open_plan
+
+    if options.probe_batch:
+        settings = _with_probed_batch(settings)
+    plan = open_plan(settings)
+    print(
+        f"{len(plan)} images: {', '.join(spec.classes)}; {settings.images_per_class} of each class, trick {trick}.",
+        flush=True,
+    )
+    files = generate(plan)  # several such commands may work on one folder: the receipt is written by whoever ends first
+    step = receipts.begin("01_generate", settings)
+    step.finish(files)
+    count = write_image_folder(files[:-1], outdir)
+    print(f"{count} images in {os.path.relpath(outdir)}/<class>/, shards and records in {os.path.relpath(plan.folder)}")
+
+
+def _with_probed_batch(settings: GenerateSettings) -> GenerateSettings:
+    """The settings with the largest batch that fits, or with that of the images which are there already."""
+    from synthlib.generation.generate import PLAN_FILE, open_plan
+    from synthlib.generation.paint import probe_batch
+    from synthlib.generation.reuse import drawn_files
+
+    folder = paths.resolve(settings.run_dir)
+    there = receipts.read_json(folder / PLAN_FILE) if drawn_files(folder) else None
+    if there:
+        size = there["batch_size"]
+    else:
+        plan = open_plan(settings)
+        size = probe_batch(plan.settings, plan.spec)
+    print(f"batch_size {size}: {'that of the images in the folder' if there else 'the largest that fits'}.", flush=True)
+    return replace(settings, batch_size=size)
+
+
+def _download(options: argparse.Namespace) -> None:
+    from synthlib.data.downloads import HOSTED, REAL, download
+
+    if not options.name:
+        print(f"real images: {', '.join(REAL)}\nsynthetic, hosted by the paper's authors:")
+        for name, hosted in HOSTED.items():
+            print(f"  {name:<40} {hosted.dataset:<9} {hosted.trick}")
+        return
+    folder = download(options.name)
+    if options.name in HOSTED:
+        _print_description(folder)
+    print(f"\n{options.name} is in {os.path.relpath(folder)}")
+
+
+def _import(options: argparse.Namespace) -> None:
+    from synthlib.data.imports import import_set
+    from synthlib.data.sources import open_source
+
+    outdir = options.outdir.absolute()
+    import_set(open_source(options.source), outdir, options.dataset, options.trick, options.size)
+    _print_description(outdir)
+    print(f"\nTo train on it: notebooks/02_train.ipynb with dataset {options.dataset!r}, trick {options.trick!r}, "
+          f"generated_dir {str(options.outdir)!r}")  # fmt: skip
+
+
+def _export(options: argparse.Namespace) -> None:
+    from synthlib.data import exports
+    from synthlib.data.shards import set_files, set_folder
+
+    folder = set_folder(options.set)
+    shards, out = set_files(folder), options.out.absolute()
+    if options.to == "huggingface":
+        count = exports.export_huggingface(shards, out, receipts.read_receipt(folder), options.licence)
+    elif options.to == "npz":
+        count = exports.export_npz(shards, out)
+    else:
+        count = exports.export_folder(shards, out, "eurosat/2750" if options.to == "eurosat" else "")
+    print(f"{count} images in {os.path.relpath(out)}")
+
+
+def _describe(options: argparse.Namespace) -> None:
+    from synthlib.data.describe import describe
+    from synthlib.data.shards import set_files, set_folder
+    from synthlib.results.contact import contact_sheet
+
+    folder = set_folder(options.set)
+    _print_description(folder)
+    sheet = options.sheet or options.set.with_name(f"{options.set.name}_contact_sheet.png")
+    contact_sheet(set_files(folder), sheet.absolute())
+    print(f"\nContact sheet: {os.path.relpath(sheet)}")
+    if options.json:
+        receipts.write_json(options.json.absolute(), asdict(describe(set_files(folder), receipts.read_receipt(folder))))
+
+
+def _print_description(folder: Path) -> None:
+    from synthlib.data.describe import describe, description_text
+    from synthlib.data.shards import set_files
+
+    print(description_text(describe(set_files(folder), receipts.read_receipt(folder))))
+
+
+def _redraw(options: argparse.Namespace) -> None:
+    from synthlib.data.shards import encode_png, set_folder
+    from synthlib.generation.redraw import redraw, redrawn_text
+
+    redrawn = redraw(set_folder(options.set), options.image_id)
+    if options.out:
+        receipts.write_atomic(options.out.absolute(), encode_png(redrawn.redrawn))
+    if not redrawn.equal:
+        raise InputError(redrawn_text(redrawn))
+    print(redrawn_text(redrawn))

@@ -1,0 +1,211 @@
+"""Export: a set of shards as others read it: class folders of PNGs, a Hugging Face data set, one packed .npz."""
+
+import contextlib
+import io
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from synthlib import digests, paths
+from synthlib.data.shards import PNG, decode_image, encode_png, read_table, shard_classes
+from synthlib.progress import progress
+from synthlib.receipts import write_atomic
+from synthlib.settings import InputError
+
+NPZ_BYTES = 4_000_000_000  # a packed .npz is made and read in one piece, in memory
+# Of the checkpoints that the kit's own experiments draw with, by what rows say of the model.
+LICENCES = {"CompVis/stable-diffusion-v1-4": "creativeml-openrail-m", "synthlib/pocket": "mit"}
+PROMPTS_SHOWN = 20  # of each trick, on a data set's card; all are in the column prompt
+
+
+def write_image_folder(shards: Sequence[Path], outdir: Path) -> int:
+    """Write OUTDIR/<class>/<image_id>.png, as the authors' create_dataset.py lays them out; return how many images.
+
+    torchvision's ImageFolder reads it. Images that are there already stay, and are told of where these shards do not hold them.
+    """
+    count, there = 0, set(outdir.glob("*/*.png"))
+    for name, data in _png_files(shards):
+        path = outdir / name
+        if not path.is_file() or path.read_bytes() != data:
+            write_atomic(path, data)
+        there.discard(path)
+        count += 1
+    if there:
+        print(f"{len(there)} other images lie in {outdir}, from an earlier call; delete them if you do not want them.")
+    return count
+
+
+def _png_files(shards: Sequence[Path]) -> Iterator[tuple[str, bytes]]:
+    """(<class>/<image_id>.png, bytes) of each image: of PNGs their own bytes, of JPEGs their pixels."""
+    for row in _rows(shards, ["image", "class", "image_id"]):
+        data = row["image"]["bytes"]
+        yield f"{row['class']}/{row['image_id']}.png", data if data.startswith(PNG) else encode_png(decode_image(data))
+
+
+def _rows(shards: Sequence[Path], columns: list[str]) -> Iterator[dict[str, Any]]:
+    for shard in progress(shards, "export", unit="shard"):
+        yield from read_table(shard, columns).to_pylist()
+
+
+def _facts(shards: Sequence[Path]) -> pa.Table:
+    """All rows, without images and latents."""
+    names = [name for name in pq.read_schema(shards[0]).names if name not in ("image", "latents")]
+    return pa.concat_tables([read_table(shard, names) for shard in shards])
+
+
+@contextlib.contextmanager
+def _whole(outdir: Path) -> Iterator[Path]:
+    """A hidden folder to write into, that becomes `outdir` when all is written, and goes if anything ends it early.
+
+    InputError where something lies in `outdir`: an export never mixes with it.
+    """
+    if outdir.exists() and (not outdir.is_dir() or any(outdir.iterdir())):
+        raise InputError(
+            f"{outdir} is there already; expected a new or an empty folder: give another, or delete that one."
+        )
+    part = outdir.with_name(f".{outdir.name}.part")
+    shutil.rmtree(part, ignore_errors=True)  # of a call that was killed
+    part.mkdir(parents=True)
+    try:
+        yield part
+        if outdir.exists():
+            outdir.rmdir()
+        part.rename(outdir)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def export_folder(shards: Sequence[Path], outdir: Path, below: str = "") -> int:
+    """Class folders of PNGs in OUTDIR, and beside it OUTDIR.csv with a row for each image (prompt, guidance, seed, ...).
+
+    Nothing but class folders is inside, because torchvision's ImageFolder takes any folder for a class. below: "eurosat/2750"
+    for the authors' EuroSAT sets, which torchvision's EuroSAT reads with root OUTDIR.
+    """
+    names = []
+    with _whole(outdir) as part:
+        for name, data in _png_files(shards):
+            path = part / below / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+            names.append(path.relative_to(part).as_posix())
+        sink = io.BytesIO()
+        pyarrow.csv.write_csv(_facts(shards).add_column(0, "file", pa.array(names)), sink)
+        write_atomic(outdir.with_name(f"{outdir.name}.csv"), sink.getvalue())
+    return len(names)
+
+
+def export_npz(shards: Sequence[Path], path: Path) -> int:
+    """One .npz: encoded uint8 (all images' bytes end to end), offsets int64 [N + 1], labels int64 [N], class_names [C], rows.
+
+    rows: all other columns, as the bytes of a Parquet file. Reads with numpy and Pillow alone, without pickle: image i is
+    encoded[offsets[i] : offsets[i + 1]].
+    """
+    if path.suffix != ".npz" or path.exists():
+        raise InputError(f"{path} is there already or no .npz; expected the name of a new .npz file.")
+    size = sum(shard.stat().st_size for shard in shards)
+    if size > NPZ_BYTES:
+        raise InputError(
+            f"the set has {size / 1e9:.1f} GB; expected at most 4 for one .npz: export to huggingface or folder."
+        )
+    rows, encoded = _facts(shards), [row["image"]["bytes"] for row in _rows(shards, ["image"])]
+    sink, table = io.BytesIO(), pa.BufferOutputStream()
+    pq.write_table(rows.replace_schema_metadata(None), table, compression="zstd")
+    np.savez(
+        sink,
+        encoded=np.frombuffer(b"".join(encoded), np.uint8),
+        offsets=np.cumsum([0, *map(len, encoded)], dtype=np.int64),
+        labels=rows["label"].to_numpy(),
+        class_names=np.array(shard_classes(rows)),
+        rows=np.frombuffer(table.getvalue(), np.uint8),
+    )
+    write_atomic(path, sink.getvalue())
+    return len(encoded)
+
+
+def export_huggingface(shards: Sequence[Path], outdir: Path, receipt: dict[str, Any] | None, licence: str = "") -> int:
+    """OUTDIR/data/*.parquet, the shards as they are, and OUTDIR/README.md, the data set card: for `load_dataset` or the hub.
+
+    licence: of the model's images, as the hub writes it; "" takes what is known of the model or of where the set came from.
+    """
+    rows = _facts(shards)
+    with _whole(outdir) as part:
+        (part / "data").mkdir()
+        for number, shard in enumerate(progress(shards, "export", unit="shard")):
+            shutil.copyfile(shard, part / "data" / f"train-{number:05d}-of-{len(shards):05d}.parquet")
+        card = data_card(rows, outdir.name, receipt, licence, shards)
+        (part / "README.md").write_text(card, encoding="utf-8")
+    return len(rows)
+
+
+def data_card(rows: pa.Table, name: str, receipt: dict[str, Any] | None, licence: str, shards: Sequence[Path]) -> str:
+    """The card of a set, as the hub wants it: prompts, counts, model and its licence, intended use, checksums."""
+    from huggingface_hub import DatasetCardData
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    models = _distinct(rows, "model")
+    origin = (receipt or {}).get("parameters", {}).get("origin", {})
+    licence = licence or origin.get("licence") or (LICENCES.get(models[0], "") if len(models) == 1 else "")
+    about = DatasetCardData(
+        license=licence or "unknown",
+        task_categories=["image-classification"],
+        size_categories=[_size_category(len(rows))],
+        pretty_name=name,
+        tags=["synthetic", "synthlib"],
+        configs=[{"config_name": "default", "data_files": [{"split": "train", "path": "data/*.parquet"}]}],
+    )
+    counts = Counter(rows["class"].to_pylist())
+    guidance = rows["guidance_scale"].drop_null().to_numpy() if "guidance_scale" in rows.column_names else np.zeros(0)
+    template = Environment(
+        loader=FileSystemLoader(paths.package() / "data"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    ).get_template("card.md.j2")
+    return template.render(
+        header=about.to_yaml(),
+        name=name,
+        n=len(rows),
+        classes={name: counts[name] for name in shard_classes(rows)},
+        tricks={trick: _prompts(rows, trick) for trick in _distinct(rows, "trick")},
+        guidance=(float(guidance.min()), float(guidance.max())) if len(guidance) else None,
+        facts={n: _distinct(rows, n) for n in ("model", "revision", "scheduler", "num_inference_steps", "precision", "resize",
+               "lossy") if _distinct(rows, n)},
+        licence=licence,
+        origin=origin,
+        flagged=_flagged(rows),
+        replicates=len(_distinct(rows, "replicate")),
+        columns=rows.column_names,
+        files={f"train-{i:05d}-of-{len(shards):05d}.parquet": digests.sha256_file(s) for i, s in enumerate(shards)},
+        recorded=(receipt or {}).get("recorded", {}),
+    )  # fmt: skip
+
+
+def _distinct(rows: pa.Table, column: str) -> list[Any]:
+    """Values of a column in the order they appear, without null; none if there is no such column."""
+    return [v for v in rows[column].unique().to_pylist() if v not in (None, "")] if column in rows.column_names else []
+
+
+def _flagged(rows: pa.Table) -> int | None:
+    """How many images the safety checker flagged; None where it was not asked."""
+    asked = rows["flagged"].drop_null().to_pylist() if "flagged" in rows.column_names else []
+    return sum(asked) if asked else None
+
+
+def _prompts(rows: pa.Table, trick: str) -> tuple[list[str], int]:
+    """Some prompts of a trick, and how many there are."""
+    found = _distinct(rows.filter(pc.equal(rows["trick"], trick)), "prompt")
+    return found[:PROMPTS_SHOWN], len(found)
+
+
+def _size_category(n: int) -> str:
+    """The hub's words for the size of a data set."""
+    bounds = [(1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M")]
+    return next((words for bound, words in bounds if n < bound), "1M<n<10M")

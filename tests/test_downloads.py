@@ -1,0 +1,280 @@
+"""All twelve hosted sets and the real ones come from small archives served on loopback, are checked, and can be trained on."""
+
+import hashlib
+import io
+import pickle
+import re
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from local_record import tar_gz
+from PIL import Image
+
+from synthlib import cli, receipts
+from synthlib.data import downloads
+from synthlib.data.datasets import read_spec
+from synthlib.data.downloads import HOSTED, download
+from synthlib.data.shards import read_shards
+from synthlib.settings import InputError
+from synthlib.transfer import amount
+
+PER_CLASS = 3
+
+
+@pytest.fixture
+def home(record_server, tmp_path, monkeypatch):
+    monkeypatch.setenv("SYNTHLIB_DATA", str(tmp_path / "data"))
+    return tmp_path / "data"
+
+
+def png(size, label, number, mode="RGBA"):
+    """An image that tells its label (red) and number (green), mostly opaque RGBA as the authors' are."""
+    pixels = np.zeros((size, size, len(mode)), np.uint8)
+    pixels[..., :] = [label, number + 1, 200, 255][: len(mode)]
+    file = io.BytesIO()
+    Image.fromarray(pixels, mode).save(file, "PNG")
+    return file.getvalue()
+
+
+def authors_archive(name, classes=None, per_class=PER_CLASS):
+    """{path: bytes} in the authors' layout: <name>/<class>/*.png for CIFAR, eurosat/2750/<Class>/*.png for EuroSAT."""
+    dataset = HOSTED[name].dataset
+    top, size = ("eurosat/2750", 64) if dataset == "eurosat" else (name, 32)
+    classes = classes or list(read_spec(dataset).classes)
+    return {f"{top}/{c}/{i:05d}.png": png(size, label, i) for label, c in enumerate(classes) for i in range(per_class)}
+
+
+def serve(server, name, files=None, record=None, **given):
+    return server.add(record or HOSTED[name].record, f"{name}.tar.gz", tar_gz(files or authors_archive(name)), **given)
+
+
+def test_the_twelve_names_are_those_of_the_paper():
+    assert len(HOSTED) == 12 and sum(hosted.record == "7861015" for hosted in HOSTED.values()) == 9
+    assert {hosted.dataset for hosted in HOSTED.values()} == {"cifar10", "cifar100", "eurosat"}
+    for name, hosted in HOSTED.items():  # the names say the same as the table
+        assert name.lower().startswith(f"{hosted.dataset}_generated")
+        said = {"class_prompt": "class_prompt", "multidomain": "multi_domain", "random_scale": "random_guidance"}
+        said |= {"merged": "merged"}
+        assert hosted.trick == next((trick for word, trick in said.items() if word in name), "base_class")
+
+
+@pytest.mark.parametrize("name", HOSTED)
+def test_each_hosted_set_becomes_a_training_set(record_server, home, capsys, settings, name):
+    hosted = serve(record_server, name)
+    assert cli.main(["download", name]) == 0
+    said = capsys.readouterr().out
+    first = said.splitlines()[0]
+    md5 = hashlib.md5(hosted.data).hexdigest()
+    assert first.startswith(f"Fetching {name}.tar.gz: ") and "licence cc-by-4.0" in first and md5 in first
+    dataset, trick = HOSTED[name].dataset, HOSTED[name].trick
+    classes = list(read_spec(dataset).classes)
+    n, size = PER_CLASS * len(classes), 64 if dataset == "eurosat" else 32
+    assert f"{n} images were PNG RGBA and became PNG RGB." in said and f"{size} x {size} PNG: {n}" in said
+    step = receipts.begin(
+        "02_train", settings("02_train", dataset=dataset, trick=trick, generated_dir=str(home / name))
+    )
+    images = read_shards(home / name)  # as 02_train reads it
+    step.lock.release()
+    assert images.classes == classes and images.images.shape == (n, 3, size, size)
+    assert images.labels.tolist() == [label for label in range(len(classes)) for _ in range(PER_CLASS)]
+    assert torch.equal(images.images[:, 0, 0, 0].long(), images.labels)  # each image under its own class
+    assert set(images.rows["trick"].to_pylist()) == {trick} and images.rows["prompt"].null_count == n
+    assert receipts.read_receipt(home / name)["parameters"]["origin"]["md5"] == md5
+    assert not list(home.glob("**/*.png"))  # nothing was unpacked
+
+
+def test_a_second_download_asks_nobody(record_server, home, capsys):
+    serve(record_server, "cifar10_generated_32A")
+    download("cifar10_generated_32A")
+    record_server.asked.clear()
+    capsys.readouterr()
+    assert download("cifar10_generated_32A") == home / "cifar10_generated_32A"
+    assert record_server.asked == [] and "is there already" in capsys.readouterr().out
+
+
+def test_a_set_that_older_code_imported_is_made_again_from_the_archive(record_server, home, monkeypatch):
+    serve(record_server, "cifar10_generated_32A")
+    folder = download("cifar10_generated_32A")
+    before = read_shards(folder).images
+    monkeypatch.setattr(downloads, "code_digest", lambda: "another")
+    asked = len(record_server.downloads())
+    assert torch.equal(read_shards(download("cifar10_generated_32A")).images, before)
+    assert len(record_server.downloads()) == asked
+
+
+def test_unequal_counts_black_images_and_duplicates_are_told(record_server, home, capsys):
+    files = authors_archive("cifar10_generated_32A")
+    black = io.BytesIO()
+    Image.new("RGBA", (32, 32), (0, 0, 0, 255)).save(black, "PNG")
+    files |= {f"cifar10_generated_32A/cat/9{i}.png": black.getvalue() for i in range(4)}
+    serve(record_server, "cifar10_generated_32A", files)
+    assert cli.main(["download", "cifar10_generated_32A"]) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"UNEQUAL: from 3 \(airplane.* to 7 \(cat\)", said), said
+    assert re.search("black images +4", said) and re.search("exact duplicates +3", said), said
+
+
+@pytest.mark.parametrize("name", ["cifar10_generated_multidomain_32A", "EuroSat_generated_64"])
+def test_the_superseded_record_stands_in_and_that_is_said(record_server, home, capsys, name):
+    serve(record_server, name, record="7816671")
+    download(name)
+    said = capsys.readouterr().out
+    assert "7816671" in said and record_server.downloads()
+    assert read_shards(home / name).labels.numel() == 10 * PER_CLASS
+
+
+def test_the_mislabelled_link_of_the_superseded_record_is_never_followed(record_server, home):
+    serve(record_server, "cifar10_generated_32A", authors_archive("cifar100_generated_32A"), record="7816671")
+    with pytest.raises(InputError, match="no cifar10_generated_32A.tar.gz"):
+        download("cifar10_generated_32A")
+    assert not any("7816671" in path for _, path, _, _ in record_server.asked)
+
+
+def test_another_sets_archive_is_refused_by_its_classes(record_server, home, capsys):
+    serve(record_server, "cifar10_generated_32A", authors_archive("cifar100_generated_32A", per_class=1))
+    assert cli.main(["download", "cifar10_generated_32A"]) == 2
+    said = capsys.readouterr().err
+    assert "has 100 classes, cifar10 has 10; only there: apple" in said and "missing there: airplane" in said
+    assert len(said.splitlines()) == 1 and receipts.read_receipt(home / "cifar10_generated_32A") is None
+    assert not list((home / "cifar10_generated_32A").glob("*"))
+
+
+def test_class_folders_may_differ_in_case_and_spaces(record_server, home):
+    words = ["annual crop", "forest", "Herbaceous Vegetation", "highway", "industrial", "pasture", "permanent_crop",
+             "residential", "river", "Sea Lake"]  # fmt: skip
+    serve(record_server, "EuroSat_generated_64", authors_archive("EuroSat_generated_64", words))
+    assert read_shards(download("EuroSat_generated_64")).classes == list(read_spec("eurosat").classes)
+
+
+def test_without_a_checksum_a_bad_first_copy_is_not_trusted_for_ever(record_server, home, capsys):
+    name = "cifar10_generated_merged_32A"
+    bad = serve(record_server, name, {"x/cat/0.png": png(32, 0, 0)}, md5=None)
+    with pytest.raises(InputError, match="missing there: airplane"):
+        download(name)
+    bad.data = tar_gz(authors_archive(name))
+    assert read_shards(download(name)).labels.numel() == 10 * PER_CLASS
+    assert "this first copy is trusted" in capsys.readouterr().out
+    assert "first use" in receipts.read_receipt(home / name)["parameters"]["origin"]["md5"]
+
+
+def test_an_unknown_name_is_one_line_with_the_nearest(capsys):
+    assert cli.main(["download", "cifar10_generated_merged"]) == 2
+    said = capsys.readouterr().err
+    assert "did you mean 'cifar10_generated_merged_32A'?" in said and len(said.splitlines()) == 1
+
+
+def test_without_a_name_all_are_listed(capsys):
+    assert cli.main(["download"]) == 0
+    said = capsys.readouterr().out
+    assert all(name in said for name in HOSTED) and "cifar10, cifar100, eurosat" in said
+
+
+# --- real sets --------------------------------------------------------------------------------------------------------
+
+
+def pickled(value):
+    return pickle.dumps(value, protocol=2)
+
+
+def cifar_files(name, folder, labels):
+    """The files of a tiny CIFAR: two train images and one test image of each class."""
+    n = len(labels)
+    key, names = ("labels", "label_names") if name == "cifar10" else ("fine_labels", "fine_label_names")
+    pixels = np.random.default_rng(0).integers(1, 255, (3 * n, 3072), np.uint8)
+    halves = [{"data": pixels[i * n : (i + 1) * n], key: list(range(n))} for i in range(3)]
+    if name == "cifar10":
+        files = {
+            "data_batch_1": halves[0],
+            "data_batch_2": halves[1],
+            "test_batch": halves[2],
+            "batches.meta": {names: labels},
+        }
+    else:
+        train = {"data": np.concatenate([halves[0]["data"], halves[1]["data"]]), key: 2 * list(range(n))}
+        files = {"train": train, "test": halves[2], "meta": {names: labels}}
+    return {f"{folder}/{file}": pickled(value) for file, value in files.items()}
+
+
+def serve_cifar(server, monkeypatch, name):
+    import torchvision.datasets
+
+    kind = getattr(torchvision.datasets, name.upper())
+    files = cifar_files(name, kind.base_folder, list(read_spec(name).classes))
+    md5 = {path.split("/")[1]: hashlib.md5(data).hexdigest() for path, data in files.items()}
+    train = [f for f in md5 if f.startswith(("data_batch", "train"))]
+    monkeypatch.setattr(kind, "train_list", [[f, md5[f]] for f in train])
+    monkeypatch.setattr(kind, "test_list", [[f, md5[f]] for f in md5 if f.startswith("test")])
+    meta = "batches.meta" if name == "cifar10" else "meta"
+    monkeypatch.setattr(kind, "meta", kind.meta | {"md5": md5[meta]})
+    file = server.add("1", kind.filename, tar_gz(files))
+    monkeypatch.setattr(kind, "url", f"{server.address}/record/1/files/{kind.filename}")
+    monkeypatch.setattr(kind, "tgz_md5", hashlib.md5(file.data).hexdigest())
+    return kind, file
+
+
+@pytest.mark.parametrize(("name", "n"), [("cifar10", 10), ("cifar100", 100)])
+def test_real_cifar_comes_as_torchvision_reads_it(record_server, home, monkeypatch, capsys, name, n):
+    kind, file = serve_cifar(record_server, monkeypatch, name)
+    file.drops = 1
+    assert cli.main(["download", name]) == 0
+    said = capsys.readouterr().out
+    assert "licence not stated by its makers" in said and file.data and amount(len(file.data)) in said
+    assert f"{name}, train: {2 * n} images of {n} classes, 2 each; 0 exact duplicates, 0 black images." in said
+    assert f"{name}, test: {n} images of {n} classes, 1 each" in said
+    assert len(kind(home / name)) == 2 * n and any(record_server.downloads())  # a Range: it was resumed
+    record_server.asked.clear()
+    download(name)
+    assert record_server.asked == []
+
+
+def test_a_wrong_cifar_is_refused_before_it_is_unpacked(record_server, home, monkeypatch, capsys):
+    _, file = serve_cifar(record_server, monkeypatch, "cifar10")
+    file.sent = file.data[:-20] + bytes(20)
+    assert cli.main(["download", "cifar10"]) == 2
+    said = capsys.readouterr().err
+    assert "came damaged" in said and len(said.splitlines()) == 1
+    assert not [path for path in (home / "cifar10").iterdir() if not path.name.startswith(".")]
+
+
+def eurosat_zip(server, monkeypatch, per_class=2):
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as archive:
+        for label, name in enumerate(read_spec("eurosat").classes):
+            for i in range(per_class + (name == "Forest")):
+                archive.writestr(f"2750/{name}/{name}_{i + 1}.jpg", png(64, label, i, "RGB"))
+    file = server.add("1", "EuroSAT.zip", data.getvalue())
+    monkeypatch.setattr(downloads, "EUROSAT_URL", f"{server.address}/record/1/files/EuroSAT.zip")
+    monkeypatch.setattr(downloads, "EUROSAT_MD5", hashlib.md5(file.data).hexdigest())
+
+
+def test_real_eurosat_comes_whole_or_not_at_all(record_server, home, monkeypatch, capsys):
+    from torchvision.datasets import EuroSAT, utils
+
+    eurosat_zip(record_server, monkeypatch)
+    unpack = utils.extract_archive
+
+    def cut_off(source, target):
+        unpack(source, target)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(utils, "extract_archive", cut_off)
+    assert cli.main(["download", "eurosat"]) == 130
+    assert not (home / "eurosat" / "eurosat").exists()
+    monkeypatch.setattr(utils, "extract_archive", unpack)
+    capsys.readouterr()
+    assert cli.main(["download", "eurosat"]) == 0
+    said = capsys.readouterr().out
+    assert "Fetching" not in said  # the archive was there
+    assert "eurosat, all: 21 images of 10 classes, unequal: AnnualCrop 2, Forest 3" in said
+    assert len(EuroSAT(home / "eurosat")) == 21
+
+
+def test_what_torchvision_says_of_eurosat_is_what_we_fetch():
+    import inspect
+
+    from torchvision.datasets import EuroSAT
+
+    source = inspect.getsource(EuroSAT.download)
+    assert downloads.EUROSAT_URL in source and downloads.EUROSAT_MD5 in source

@@ -1,0 +1,451 @@
+"""Sets go out and come back: class folders, Hugging Face's data sets, packed .npz; others' images come in and train."""
+
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from synthlib import cli, receipts
+from synthlib.data.exports import export_folder, export_huggingface, export_npz
+from synthlib.data.imports import import_set, match_classes, read_picture
+from synthlib.data.shards import load_shards, read_shards, set_files
+from synthlib.data.sources import open_source
+from synthlib.generation.generate import generate, open_plan
+from synthlib.settings import InputError
+
+CIFAKE = (
+    Path(os.environ.get("SYNTHLIB_TEST_DATA", Path(__file__).parents[2] / "shared" / "data")) / "cifake_sd14_15k.npz"
+)
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """A small drawn set: the folder of its step, three classes in an order that is not the alphabet's."""
+    from synthlib.runs.experiment import complete
+    from synthlib.settings import SETTINGS
+
+    folder = tmp_path_factory.mktemp("drawn") / "digits_merged"
+    given = {"run_dir": str(folder), "classes": ["three", "one", "two"], "trick": "merged", "images_per_class": 4}
+    given |= {"num_inference_steps": 2, "shard_rows": 5, "replicates": 2, "batch_size": 4}
+    settings = SETTINGS["01_generate"](**complete("01_generate", given))
+    step = receipts.begin("01_generate", settings)
+    step.finish(generate(open_plan(settings)))
+    return folder
+
+
+def encoded(pixels, kind="PNG"):
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, kind)
+    return file.getvalue()
+
+
+def write_folder(folder, classes, mode=None):
+    """<class>/<n>.png of 6 x 6 pixels, whose values tell class and number; returns {relative path: pixels}."""
+    made = {}
+    for label, (name, count) in enumerate(classes.items()):
+        for number in range(count):
+            path = folder / name / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            made[f"{name}/{number}.png"] = pixels = np.full((6, 6, 3), (10 * label, number, 7), np.uint8)
+            image = Image.fromarray(pixels)
+            (image.convert(mode) if mode else image).save(path)
+    return made
+
+
+def by_pixels(images):
+    """(class, pixels) of each image of a set, in an order that does not depend on the set's."""
+    names = [images.classes[label] for label in images.labels]
+    return sorted(zip(names, [image.numpy().tobytes() for image in images.images], strict=True))
+
+
+# --- exports, and back ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["folder", "eurosat", "huggingface", "npz"])
+def test_a_set_that_goes_out_and_comes_back_has_equal_pixels_and_labels(drawn, tmp_path, kind):
+    out = tmp_path / ("set.npz" if kind == "npz" else "set")
+    assert cli.main(["export", str(drawn), str(out), "--to", kind]) == 0
+    import_set(open_source(out), tmp_path / "back")
+    before, after = read_shards(drawn), read_shards(tmp_path / "back")
+    assert len(before.labels) == 24 and by_pixels(before) == by_pixels(after)
+    if kind in ("huggingface", "npz"):  # these carry the rows: all comes back, in order
+        assert before.classes == after.classes and (before.labels == after.labels).all()
+        assert set(after.rows.column_names) == set(before.rows.column_names)
+        for name in before.rows.column_names:
+            assert before.rows[name].to_pylist() == after.rows[name].to_pylist(), name
+    else:  # here the class names do, by the alphabet
+        assert after.classes == ["one", "three", "two"] and after.rows["prompt"].null_count == 24
+
+
+def test_torchvision_and_a_loader_like_the_authors_read_the_folders(drawn, tmp_path):
+    from torchvision.datasets import ImageFolder
+
+    export_folder(set_files(drawn), tmp_path / "out")
+    images = read_shards(drawn)
+    read = ImageFolder(tmp_path / "out")
+    assert read.classes == ["one", "three", "two"] and len(read) == 24
+    theirs = []  # class folders listed, each file of them opened by its path, as in a hand-written Dataset
+    for number, name in enumerate(sorted(os.listdir(tmp_path / "out"))):
+        for file in sorted(os.listdir(tmp_path / "out" / name)):
+            assert file.endswith(".png")
+            theirs.append((Image.open(tmp_path / "out" / name / file).convert("RGB"), number))
+    assert [label for _, label in theirs] == read.targets
+    found = sorted((read.classes[label], np.asarray(image).transpose(2, 0, 1).tobytes()) for image, label in read)
+    assert found == by_pixels(images)
+    assert found == sorted((read.classes[n], np.asarray(i).transpose(2, 0, 1).tobytes()) for i, n in theirs)
+
+
+def test_the_table_beside_the_folders_has_each_images_prompt(drawn, tmp_path):
+    export_folder(set_files(drawn), tmp_path / "out")
+    rows = pyarrow.csv.read_csv(tmp_path / "out.csv")
+    assert rows.num_rows == 24 and all((tmp_path / "out" / file).is_file() for file in rows["file"].to_pylist())
+    assert rows["prompt"].to_pylist() == read_shards(drawn).rows["prompt"].to_pylist()
+
+
+def test_torchvisions_eurosat_reads_the_eurosat_layout(drawn, tmp_path):
+    from torchvision.datasets import EuroSAT
+
+    export_folder(set_files(drawn), tmp_path / "out", "eurosat/2750")
+    assert EuroSAT(tmp_path / "out").classes == ["one", "three", "two"] and len(EuroSAT(tmp_path / "out")) == 24
+
+
+def test_hugging_face_reads_names_in_the_order_of_labels(drawn, tmp_path):
+    from datasets import load_dataset
+
+    receipt = receipts.read_receipt(drawn)
+    export_huggingface(set_files(drawn), tmp_path / "digits", receipt)
+    for source in ([str(tmp_path / "digits")], ["parquet"]):  # the export, and the shards where they lie
+        files = {} if len(source[0]) > 7 else {"data_files": [str(file) for file in set_files(drawn)]}
+        read = load_dataset(*source, split="train", cache_dir=str(tmp_path / "cache"), **files)
+        assert read.features["label"].names == ["three", "one", "two"]
+        images = read_shards(drawn)
+        assert read["label"] == images.labels.tolist() and read["prompt"] == images.rows["prompt"].to_pylist()
+        pixels = np.stack([np.asarray(image) for image in read["image"]])
+        assert (pixels == images.images.permute(0, 2, 3, 1).numpy()).all()
+
+
+def test_the_card_says_prompts_counts_licence_use_and_checksums(drawn, tmp_path):
+    from huggingface_hub import DatasetCard
+
+    export_huggingface(set_files(drawn), tmp_path / "digits", receipts.read_receipt(drawn))
+    card = DatasetCard.load(tmp_path / "digits" / "README.md")
+    assert card.data.license == "mit" and card.data.task_categories == ["image-classification"]
+    assert "- class_prompt: 3 prompts: `three`, `one`, `two`" in card.text
+    assert "`a photo of a three`" in card.text and "| 1 | one | 8 |" in card.text
+    assert "Intended use" in card.text and "guidance scale: 1." in card.text
+    for file in sorted((tmp_path / "digits" / "data").iterdir()):
+        assert f"| {file.name} | {receipts.digests.sha256_file(file)} |" in card.text
+
+
+@pytest.mark.parametrize("licence", ["", "cc-by-4.0"])
+def test_a_card_never_guesses_a_licence_or_prompts(tmp_path, licence):
+    write_folder(tmp_path / "others", {"a": 2, "b": 2})
+    files = import_set(open_source(tmp_path / "others"), tmp_path / "set")
+    export_huggingface(files, tmp_path / "out", receipts.read_receipt(tmp_path / "set"), licence)
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert (
+        f"license: {licence or 'unknown'}" in text and "prompts unknown" in text and "guidance scale: unknown" in text
+    )
+    assert ("Find out what the licence" in text) == (not licence)
+
+
+def test_a_packed_npz_reads_with_numpy_and_pillow_alone(drawn, tmp_path):
+    export_npz(set_files(drawn), tmp_path / "set.npz")
+    packed = np.load(tmp_path / "set.npz", allow_pickle=False)
+    images, start = read_shards(drawn), packed["offsets"]
+    assert [str(name) for name in packed["class_names"]] == images.classes
+    for i in range(24):
+        image = Image.open(io.BytesIO(packed["encoded"][start[i] : start[i + 1]].tobytes()))
+        assert (np.asarray(image).transpose(2, 0, 1) == images.images[i].numpy()).all()
+    assert packed["labels"].tolist() == images.labels.tolist()
+
+
+@pytest.mark.parametrize("kind", ["folder", "huggingface", "npz"])
+def test_an_export_never_mixes_with_what_is_there(drawn, tmp_path, capsys, kind):
+    out = tmp_path / ("out.npz" if kind == "npz" else "out")
+    out.write_text("mine") if kind == "npz" else write_folder(out, {"dog": 1})
+    before = sorted(tmp_path.rglob("*"))
+    assert cli.main(["export", str(drawn), str(out), "--to", kind]) == 2
+    assert "is there already" in capsys.readouterr().err and sorted(tmp_path.rglob("*")) == before
+
+
+def test_an_export_that_is_cut_off_leaves_nothing(drawn, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("synthlib.data.exports.shutil.copyfile", full)
+    with pytest.raises(OSError):
+        export_huggingface(set_files(drawn), tmp_path / "out", None)
+    assert not list(tmp_path.iterdir())
+
+
+# --- imports ----------------------------------------------------------------------------------------------------------
+
+
+def test_an_image_folder_becomes_a_set_with_unknown_prompts(tmp_path):
+    made = write_folder(tmp_path / "mine", {"cat": 3, "dog": 2})
+    files = import_set(open_source(tmp_path / "mine"), tmp_path / "set")
+    images = load_shards(files)
+    assert images.classes == ["cat", "dog"] and images.labels.tolist() == [0, 0, 0, 1, 1]
+    assert images.rows["file"].to_pylist() == list(made)
+    assert all((image.permute(1, 2, 0).numpy() == made[file]).all()
+               for image, file in zip(images.images, images.rows["file"].to_pylist(), strict=True))  # fmt: skip
+    for unknown in ("prompt", "domain", "guidance_scale", "seed", "flagged"):
+        assert images.rows[unknown].null_count == 5
+    assert set(images.rows["trick"].to_pylist()) == {"unknown"} and images.column("index").tolist() == [0, 1, 2, 0, 1]
+    assert len(set(images.rows["image_id"].to_pylist())) == 5
+    assert pq.read_table(files[0])["image"][0].as_py()["bytes"] == (tmp_path / "mine/cat/0.png").read_bytes()
+
+
+def test_an_imported_set_trains_a_classifier(tmp_path, settings):
+    from synthlib.training.replicates import train_replicates
+
+    write_folder(tmp_path / "mine", {"cat": 6, "dog": 6})
+    import_set(open_source(tmp_path / "mine"), tmp_path / "set", trick="random_scale", size=32)
+    given = {"dataset": "own", "trick": "random_guidance", "generated_dir": str(tmp_path / "set"), "epochs": 1}
+    step = receipts.begin("02_train", training := settings("02_train", **given))
+    paths, history = train_replicates(read_shards(training.generated_dir), training, step.folder)
+    step.finish(paths)
+    assert history["epoch"] == [1] and receipts.state("02_train", step.parameters) == "done"
+    with pytest.raises(InputError, match="has trick 'random_guidance'; expected 'merged'.*run `synthlib import` again"):
+        receipts.begin("02_train", settings("02_train", **given | {"trick": "merged"}))
+
+
+@pytest.mark.parametrize("trick", ["unknown", "class_prompt"])
+def test_what_nobody_knows_how_it_was_drawn_is_a_condition_of_its_own(settings, trick):
+    assert settings("02_train", trick=trick).trick == settings("03_eval", trick=trick).trick == trick
+    with pytest.raises(InputError, match="unknown trick"):
+        settings("01_generate", trick="unknown")
+
+
+@pytest.mark.parametrize(
+    ("found", "known", "said"),
+    [
+        (["Annual Crop", "sea_lake"], ["AnnualCrop", "SeaLake"], None),
+        (["cat", "dog"], ["dog", "cat"], None),
+        (["cat"], ["dog", "cat"], "only there: none; missing there: dog"),
+        (["cat", "dog", "cow"], ["dog", "cat"], "only there: cow; missing there: none"),
+        ([f"c{i}" for i in range(30)], ["dog"], "c9 and 20 more; missing there: dog"),
+        (["cat", "Cat"], ["cat"], "has 2 classes"),
+    ],
+)
+def test_classes_match_by_name_or_both_lists_are_told(found, known, said):
+    if said is None:
+        assert set(match_classes(found, known, "theirs", "ours").values()) == set(known)
+        return
+    with pytest.raises(InputError, match=said) as caught:
+        match_classes(found, known, "theirs", "ours")
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_labels_are_the_data_sets_not_the_alphabets(tmp_path):
+    folder = tmp_path / "eurosat" / "2750"
+    write_folder(
+        folder, dict.fromkeys(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"], 1)
+    )
+    images = load_shards(import_set(open_source(tmp_path), tmp_path / "set", "digits"))
+    assert images.classes[:3] == ["zero", "one", "two"] and images.labels.tolist() == list(range(10))
+    assert images.images[:, 0, 0, 0].tolist() == [10 * n for n in range(10)]  # written in that order
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "L", "P", "1"])
+def test_other_pixels_than_rgb_become_rgb_as_torchvision_reads_them(tmp_path, capsys, mode):
+    from torchvision.datasets import ImageFolder
+
+    write_folder(tmp_path / "mine", {"a": 2, "b": 1}, mode)
+    files = import_set(open_source(tmp_path / "mine"), tmp_path / "set")
+    assert f"3 images were PNG {mode} and became PNG RGB." in capsys.readouterr().out
+    read = np.stack([np.asarray(image) for image, _ in ImageFolder(tmp_path / "mine")])
+    assert (load_shards(files).images.permute(0, 2, 3, 1).numpy() == read).all()
+    stored = Image.open(io.BytesIO(pq.read_table(files[0])["image"][0].as_py()["bytes"]))
+    assert (stored.mode, stored.format) == ("RGB", "PNG")
+
+
+def test_pixels_that_were_see_through_are_told_of():
+    pixels = np.full((4, 4, 4), 200, np.uint8)
+    assert read_picture(encoded(pixels), "x").converted == "were PNG RGBA with transparent pixels and became PNG RGB"
+    pixels[..., 3] = 255
+    assert read_picture(encoded(pixels), "x").converted == "were PNG RGBA and became PNG RGB"
+
+
+def test_jpegs_keep_their_bytes(tmp_path):
+    (tmp_path / "mine" / "a").mkdir(parents=True)
+    data = encoded(np.random.default_rng(0).integers(0, 255, (8, 8, 3), np.uint8), "JPEG")
+    (tmp_path / "mine" / "a" / "x.JPG").write_bytes(data)
+    files = import_set(open_source(tmp_path / "mine"), tmp_path / "set")
+    stored = pq.read_table(files[0])["image"][0].as_py()
+    assert stored["bytes"] == data and stored["path"].endswith(".jpg")
+    export_folder(files, tmp_path / "out")  # PNGs, of the same pixels
+    (written,) = (tmp_path / "out").rglob("*.png")
+    assert (np.asarray(Image.open(written)) == np.asarray(Image.open(io.BytesIO(data)))).all()
+
+
+def test_images_of_several_sizes_are_refused_or_made_one(tmp_path):
+    write_folder(tmp_path / "mine", {"a": 2})
+    (tmp_path / "mine" / "a" / "wide.png").write_bytes(encoded(np.zeros((6, 10, 3), np.uint8)))
+    with pytest.raises(
+        InputError, match=r"6 x 6 \(a/0.png\) and of 10 x 6 \(a/wide.png\); expected one size: give --size"
+    ):
+        import_set(open_source(tmp_path / "mine"), tmp_path / "set")
+    assert not list((tmp_path / "set").glob("[!.]*"))  # nothing that counts
+    assert load_shards(import_set(open_source(tmp_path / "mine"), tmp_path / "set", size=4)).images.shape == (
+        3,
+        3,
+        4,
+        4,
+    )
+
+
+def test_a_broken_image_is_named_and_nothing_is_left(tmp_path, capsys):
+    write_folder(tmp_path / "mine", {"a": 2})
+    (tmp_path / "mine" / "a" / "0.png").write_bytes((tmp_path / "mine" / "a" / "0.png").read_bytes()[:50])
+    assert cli.main(["import", str(tmp_path / "mine"), str(tmp_path / "set")]) == 2
+    said = capsys.readouterr().err
+    assert "a/0.png of mine is no whole image" in said and len(said.splitlines()) == 1
+    assert not list((tmp_path / "set").glob("[!.]*"))
+
+
+def test_an_import_that_was_killed_is_done_again_and_others_sets_are_safe(tmp_path, drawn):
+    write_folder(tmp_path / "mine", {"a": 2, "b": 1})
+    files = import_set(open_source(tmp_path / "mine"), tmp_path / "set")
+    bytes_before = files[0].read_bytes()
+    (tmp_path / "set" / "receipt.json").unlink()  # as if killed before its end
+    files[0].write_bytes(b"half")
+    import_set(open_source(tmp_path / "mine"), tmp_path / "set")
+    assert files[0].read_bytes() == bytes_before
+    before = {path: path.read_bytes() for path in drawn.iterdir() if path.is_file()}
+    with pytest.raises(InputError, match="holds another set's shards"):
+        import_set(open_source(tmp_path / "mine"), drawn)
+    assert {path: path.read_bytes() for path in drawn.iterdir() if path.is_file() and path.name in
+            {p.name for p in before}} == before  # fmt: skip
+
+
+def packed(path, **changed):
+    one = encoded(np.zeros((4, 4, 3), np.uint8))
+    arrays = {"encoded": np.frombuffer(one * 2, np.uint8), "offsets": np.array([0, len(one), 2 * len(one)])}
+    arrays |= {"labels": np.array([0, 1]), "class_names": np.array(["a", "b"])} | changed
+    np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
+    return path
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"labels": None}, "cannot be read as a packed .npz"),
+        ({"labels": np.array([0, 2])}, "labels from 0 to 2; expected 0 to 1"),
+        ({"labels": np.array([0])}, "do not fit together"),
+        ({"offsets": np.array([0, 10, 10**9])}, "do not fit together"),
+        ({"offsets": np.array([10, 0, 20])}, "do not fit together"),
+        ({"class_names": np.array([{}], object)}, "cannot be read as a packed .npz"),  # would need pickle
+        ({"offsets": np.array([0, 10, 20])}, "0 of set is no whole image"),
+    ],
+)
+def test_a_packed_npz_that_is_none_is_one_line(tmp_path, changed, said):
+    with pytest.raises(InputError, match=said) as caught:
+        import_set(open_source(packed(tmp_path / "set.npz", **changed)), tmp_path / "set")
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_any_labelled_parquet_of_hugging_faces_comes_in(tmp_path):
+    from datasets import ClassLabel, Dataset, Features
+    from datasets import Image as ImageFeature
+
+    pixels = [np.full((4, 4, 3), value, np.uint8) for value in (1, 2, 3)]
+    features = Features({"img": ImageFeature(), "fine_label": ClassLabel(names=["z", "a"])})
+    given = {"img": [{"bytes": encoded(p), "path": None} for p in pixels], "fine_label": [1, 0, 1]}
+    Dataset.from_dict(given, features).to_parquet(tmp_path / "them.parquet")
+    images = load_shards(import_set(open_source(tmp_path / "them.parquet"), tmp_path / "set"))
+    assert images.classes == ["z", "a"] and images.labels.tolist() == [0, 1, 1]
+    assert images.images[:, 0, 0, 0].tolist() == [2, 1, 3]
+
+
+def test_a_parquet_without_labels_is_one_line(tmp_path):
+    pq.write_table(pa.table({"x": [1]}), tmp_path / "them.parquet")
+    with pytest.raises(InputError, match="no Image and ClassLabel features"):
+        open_source(tmp_path / "them.parquet")
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({}, "holds no images"),
+        ({"a/x.txt": b"x"}, "holds no images"),
+        ({"x.png": b"x", "a/y.png": b"x"}, "x.png in .* lies in no class folder"),
+        ({"x.png": b"x"}, "x.png in .* lies in no class folder"),
+    ],
+)
+def test_a_folder_without_classes_is_one_line(tmp_path, files, said):
+    for name, data in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(data)
+    with pytest.raises(InputError, match=said):
+        open_source(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["nowhere", "file.txt"])
+def test_what_is_no_source_is_one_line(tmp_path, name):
+    (tmp_path / "file.txt").write_text("x")
+    with pytest.raises(InputError, match="expected class folders of images, a .tar.gz"):
+        open_source(tmp_path / name)
+
+
+def test_hidden_files_and_macs_leftovers_are_no_images(tmp_path):
+    write_folder(tmp_path, {"a": 1})
+    for name in (".hidden/x.png", "__MACOSX/a/0.png", "a/._0.png", "a/.DS_Store", ".ipynb_checkpoints/0.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    assert [item.file for item in open_source(tmp_path).items] == ["a/0.png"]
+
+
+def test_looking_at_a_damaged_set_says_so_and_changes_nothing(tmp_path, capsys):
+    write_folder(tmp_path / "mine", {"a": 2})
+    (file,) = import_set(open_source(tmp_path / "mine"), tmp_path / "set")
+    file.write_bytes(file.read_bytes()[:-9] + bytes(9))
+    before = sorted(tmp_path.rglob("*"))
+    for command in (["describe"], ["export", str(tmp_path / "out"), "--to", "folder"]):
+        assert cli.main([command[0], str(tmp_path / "set"), *command[1:]]) == 2
+        assert "shard-00000.parquet is missing or damaged" in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_what_is_not_a_set_is_told_how_to_become_one(tmp_path, capsys):
+    write_folder(tmp_path, {"a": 1})
+    for command in (
+        ["describe", str(tmp_path)],
+        ["export", str(tmp_path), "x", "--to", "npz"],
+        ["redraw", str(tmp_path), "a"],
+    ):
+        assert cli.main(command) == 2
+        assert "bring others in with `synthlib import`" in capsys.readouterr().err
+
+
+# --- real images, made elsewhere --------------------------------------------------------------------------------------
+
+
+@pytest.mark.realdata
+@pytest.mark.skipif(not CIFAKE.is_file(), reason=f"no {CIFAKE.name} in $SYNTHLIB_TEST_DATA")
+def test_the_cifake_images_come_in_and_show_what_is_known_of_them(tmp_path):
+    command = [sys.executable, "-m", "synthlib.cli", "import", str(CIFAKE), "set", "--dataset", "cifar10"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    command = [sys.executable, "-m", "synthlib.cli", "describe", "set", "--json", "told.json"]
+    said = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+    told = json.loads((tmp_path / "told.json").read_text())
+    assert "32 x 32 JPEG: 15000" in said and re.search("prompts +unknown", said)
+    assert set(told["classes"].values()) == {1500} and list(told["classes"])[:2] == ["airplane", "automobile"]
+    with np.load(CIFAKE) as theirs:
+        first = int(np.flatnonzero(theirs["labels"] == 0)[0])
+        one = theirs["encoded"][theirs["offsets"][first] : theirs["offsets"][first + 1]].tobytes()
+    stored = pq.read_table(tmp_path / "set" / "shard-00000.parquet").slice(0, 1).to_pylist()[0]
+    assert (stored["image"]["bytes"], stored["class"], stored["file"]) == (one, "airplane", str(first))
+    assert told["duplicates"]["groups"] == 0 and told["black"] == 0 and told["prompts"] == 0
+    assert Image.open(tmp_path / "set_contact_sheet.png").width > 500
