@@ -191,8 +191,12 @@ def _import(options: argparse.Namespace) -> None:
     outdir = options.outdir.absolute()
     import_set(open_source(options.source), outdir, options.dataset, options.trick, options.size)
     _print_description(outdir)
+    root = paths.root()
+    shown = (
+        outdir.relative_to(root) if outdir.is_relative_to(root) else outdir
+    )  # as notebooks take it, wherever they run
     print(f"\nTo train on it: notebooks/02_train.ipynb with dataset {options.dataset!r}, trick {options.trick!r}, "
-          f"generated_dir {str(options.outdir)!r}")  # fmt: skip
+          f"generated_dir {str(shown)!r}")  # fmt: skip
 
 
 def _export(options: argparse.Namespace) -> None:
@@ -200,9 +204,12 @@ def _export(options: argparse.Namespace) -> None:
     from synthlib.data.shards import set_files, set_folder
 
     folder = set_folder(options.set)
+    receipt = receipts.read_receipt(folder)
+    if receipt is None and any((folder / name).exists() for name in ("plan.json", "import.json")):
+        raise InputError(f"{options.set} is not finished; give the command that makes it once more, then export it.")
     shards, out = set_files(folder), options.out.absolute()
     if options.to == "huggingface":
-        count = exports.export_huggingface(shards, out, receipts.read_receipt(folder), options.licence)
+        count = exports.export_huggingface(shards, out, receipt, options.licence)
     elif options.to == "npz":
         count = exports.export_npz(shards, out)
     else:
@@ -211,24 +218,28 @@ def _export(options: argparse.Namespace) -> None:
 
 
 def _describe(options: argparse.Namespace) -> None:
-    from synthlib.data.describe import describe
-    from synthlib.data.shards import set_files, set_folder
+    from synthlib.data.shards import set_folder
     from synthlib.results.contact import contact_sheet
 
     folder = set_folder(options.set)
-    _print_description(folder)
-    sheet = options.sheet or options.set.with_name(f"{options.set.name}_contact_sheet.png")
-    contact_sheet(set_files(folder), sheet.absolute())
+    files, description = _print_description(folder)
+    given = options.set.absolute()
+    sheet = options.sheet or given.with_name(f"{given.name}_contact_sheet.png")
+    contact_sheet(files, sheet.absolute())
     print(f"\nContact sheet: {os.path.relpath(sheet)}")
     if options.json:
-        receipts.write_json(options.json.absolute(), asdict(describe(set_files(folder), receipts.read_receipt(folder))))
+        receipts.write_json(options.json.absolute(), asdict(description))
 
 
-def _print_description(folder: Path) -> None:
+def _print_description(folder: Path) -> tuple[list[Path], Any]:
+    """Print what a set holds; its shards and its Description."""
     from synthlib.data.describe import describe, description_text
     from synthlib.data.shards import set_files
 
-    print(description_text(describe(set_files(folder), receipts.read_receipt(folder))))
+    files = set_files(folder)
+    description = describe(files, receipts.read_receipt(folder))
+    print(description_text(description))
+    return files, description
 
 
 def _redraw(options: argparse.Namespace) -> None:

@@ -284,9 +284,9 @@ def _again(receipt: Mapping[str, Any]) -> str:
 def _check_input(folder: str, parameters: Mapping[str, Any]) -> None:
     receipt = read_receipt(folder)
     if receipt is None:
-        step = next((name for name in paths.STEPS if f"/{name}" in f"/{folder}"), "the notebook that fills it")
+        step = next((f"notebooks/{name}.ipynb" for name in paths.STEPS if f"/{name}" in f"/{folder}"), "what fills it")
         chosen = ", ".join(f"{k}={parameters[k]!r}" for k in ("dataset", "trick", "architecture") if k in parameters)
-        raise InputError(f"no finished run in {folder}; run notebooks/{step}.ipynb first, with {chosen}.")
+        raise InputError(f"no finished run in {folder}; run {step} first, with {chosen}.")
     again = _again(receipt)
     for name in input_dirs(receipt["parameters"]):
         made = output_digests(name)

@@ -71,7 +71,7 @@ def trick_name(name: str) -> str:
 
 def condition_name(name: str) -> str:
     """The canonical name of a trick, or "unknown": what trains a classifier need not be drawn here."""
-    return name if name == UNKNOWN else trick_name(name)
+    return choose("trick", TRICK_ALIASES.get(name, name), (*TRICKS, UNKNOWN))
 
 
 def _check(condition: bool, name: str, value: object, expected: str) -> None:

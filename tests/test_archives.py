@@ -222,7 +222,7 @@ def test_what_is_no_archive_is_refused(stored, data):
 
 
 def test_an_archive_that_cannot_be_opened_is_one_line(tmp_path):
-    assert "cannot read" in refused(tmp_path / "missing.tar.gz")
+    assert "cannot unpack" in refused(tmp_path / "missing.tar.gz")
 
 
 def test_the_import_is_light():

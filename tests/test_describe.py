@@ -12,9 +12,9 @@ import pytest
 from PIL import Image, ImageFile
 
 from synthlib.data import describe as module
-from synthlib.data import shards
 from synthlib.data.describe import describe, description_text
 from synthlib.data.shards import encode_png, shard_bytes
+from synthlib.results import contact
 from synthlib.results.contact import _draw_sheet, contact_sheet, fitted, spread_over_classes
 from synthlib.settings import InputError
 
@@ -197,8 +197,8 @@ def test_what_is_no_shard_or_no_image_is_one_line(tmp_path):
 def test_a_contact_sheet_shows_pixels_as_they_are_and_decodes_only_what_it_shows(tmp_path, monkeypatch):
     drawn = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), np.uint8)
     files = write_set(tmp_path / "set", list(drawn), ["a"] * 30 + ["b"] * 10, ["a", "b"], cut=16)
-    decoded, real = [], shards.decode_image
-    monkeypatch.setattr(shards, "decode_image", lambda data: decoded.append(1) or real(data))
+    decoded, real = [], contact.decode_image
+    monkeypatch.setattr(contact, "decode_image", lambda data: decoded.append(1) or real(data))
     contact_sheet(files, tmp_path / "sheet.png", per_class=4)
     assert len(decoded) == 8
     first = (tmp_path / "sheet.png").read_bytes()
@@ -221,7 +221,7 @@ def test_a_contact_sheet_shows_pixels_as_they_are_and_decodes_only_what_it_shows
     ],
 )
 def test_on_a_contact_sheet_every_class_is_named_in_full_and_nothing_overlaps(classes, side):
-    pixels = fitted(np.zeros((1, side, side, 3), np.uint8), len(classes))
+    pixels = fitted(np.zeros((side, side, 3), np.uint8), len(classes))[None]
     figure = _draw_sheet([pixels] * len(classes), classes, [1234] * len(classes), "set: a long title; " * 8, 10)
     boxes = [text.get_window_extent() for text in figure.texts]
     canvas = figure.images[0].get_array()

@@ -94,14 +94,43 @@ def test_a_second_download_asks_nobody(record_server, home, capsys):
     assert record_server.asked == [] and "is there already" in capsys.readouterr().out
 
 
-def test_a_set_that_older_code_imported_is_made_again_from_the_archive(record_server, home, monkeypatch):
+def test_a_set_that_older_code_imported_is_made_again_from_the_archive(record_server, home):
     serve(record_server, "cifar10_generated_32A")
     folder = download("cifar10_generated_32A")
     before = read_shards(folder).images
-    monkeypatch.setattr(downloads, "code_digest", lambda: "another")
+    record = receipts.read_receipt(folder)
+    receipts.write_json(folder / "receipt.json", record | {"code": "older"})
+    record_server.licences["7861015"] = {"id": "another-licence"}  # and what is beside the point has changed too
     asked = len(record_server.downloads())
     assert torch.equal(read_shards(download("cifar10_generated_32A")).images, before)
     assert len(record_server.downloads()) == asked
+    assert receipts.read_receipt(folder)["code"] == record["code"]
+
+
+def test_a_set_that_was_damaged_is_made_again_from_the_archive(record_server, home):
+    serve(record_server, "cifar10_generated_32A")
+    folder = download("cifar10_generated_32A")
+    (folder / "shard-00000.parquet").unlink()
+    download("cifar10_generated_32A")
+    assert len(read_shards(folder).labels) == 10 * PER_CLASS and len(record_server.downloads()) == 1
+
+
+def test_two_downloads_at_once_make_one_set(record_server, home):
+    from concurrent.futures import ThreadPoolExecutor
+
+    serve(record_server, "cifar10_generated_32A")
+    with ThreadPoolExecutor(2) as pool:
+        folders = list(pool.map(download, ["cifar10_generated_32A"] * 2))
+    assert len(read_shards(folders[0]).labels) == 10 * PER_CLASS and len(record_server.downloads()) == 1
+
+
+def test_what_goes_wrong_with_the_set_leaves_the_archive_and_what_is_trusted(record_server, home):
+    serve(record_server, "cifar10_generated_32A", md5=None)
+    (home / "cifar10_generated_32A").mkdir(parents=True)
+    (home / "cifar10_generated_32A" / "mine.parquet").write_bytes(b"mine")
+    with pytest.raises(InputError, match="holds something else"):
+        download("cifar10_generated_32A")
+    assert receipts.read_json(home / ".archives" / "first_use.json") and list((home / ".archives").glob("*.tar.gz"))
 
 
 def test_unequal_counts_black_images_and_duplicates_are_told(record_server, home, capsys):

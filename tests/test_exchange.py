@@ -75,10 +75,11 @@ def by_pixels(images):
 def test_a_set_that_goes_out_and_comes_back_has_equal_pixels_and_labels(drawn, tmp_path, kind):
     out = tmp_path / ("set.npz" if kind == "npz" else "set")
     assert cli.main(["export", str(drawn), str(out), "--to", kind]) == 0
-    import_set(open_source(out), tmp_path / "back")
+    rows_come_too = kind in ("huggingface", "npz")
+    import_set(open_source(out), tmp_path / "back", trick="merged" if rows_come_too else "unknown")
     before, after = read_shards(drawn), read_shards(tmp_path / "back")
     assert len(before.labels) == 24 and by_pixels(before) == by_pixels(after)
-    if kind in ("huggingface", "npz"):  # these carry the rows: all comes back, in order
+    if rows_come_too:  # these carry the rows: all comes back, in order
         assert before.classes == after.classes and (before.labels == after.labels).all()
         assert set(after.rows.column_names) == set(before.rows.column_names)
         for name in before.rows.column_names:
@@ -184,7 +185,7 @@ def test_an_export_that_is_cut_off_leaves_nothing(drawn, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("synthlib.data.exports.shutil.copyfile", full)
-    with pytest.raises(OSError):
+    with pytest.raises(InputError, match="No space left"):
         export_huggingface(set_files(drawn), tmp_path / "out", None)
     assert not list(tmp_path.iterdir())
 
@@ -219,6 +220,35 @@ def test_an_imported_set_trains_a_classifier(tmp_path, settings):
     assert history["epoch"] == [1] and receipts.state("02_train", step.parameters) == "done"
     with pytest.raises(InputError, match="has trick 'random_guidance'; expected 'merged'.*run `synthlib import` again"):
         receipts.begin("02_train", settings("02_train", **given | {"trick": "merged"}))
+
+
+def test_an_imported_set_is_tested_and_its_rows_say_that_it_was_given(tmp_path, settings):
+    from synthlib.data.datasets import load_real
+    from synthlib.evaluation.replicates import evaluate_replicates
+    from synthlib.training.replicates import train_replicates
+
+    real = load_real("digits", "pool")
+    folder = tmp_path / "mine"
+    for number, (image, label) in enumerate(zip(real.images[:200], real.labels, strict=False)):
+        place = folder / real.classes[label] / f"{number}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(place)
+    rows = []
+    for name in ("one", "two"):  # two sets that are not the same
+        import_set(open_source(folder), tmp_path / name, "digits")
+        given = {"trick": "unknown", "generated_dir": str(tmp_path / name)}
+        training = settings("02_train", epochs=1, run_dir=str(tmp_path / f"{name}-02"), **given)
+        step = receipts.begin("02_train", training)
+        step.finish(train_replicates(read_shards(training.generated_dir), training, step.folder)[0])
+        given |= {"trained_dir": str(tmp_path / f"{name}-02"), "run_dir": str(tmp_path / f"{name}-03")}
+        step = receipts.begin("03_eval", testing := settings("03_eval", measures=[], shuffles=1, **given))
+        files, found = evaluate_replicates(load_real("digits", "test"), testing, step.folder)
+        step.finish(files)
+        rows.append(found.iloc[0])
+        next(folder.rglob("*.png")).unlink()
+    assert [row["trick"] for row in rows] == ["unknown"] * 2
+    assert all(row["generation_seed"].startswith("given ") for row in rows)
+    assert rows[0]["generation_seed"] != rows[1]["generation_seed"]
 
 
 @pytest.mark.parametrize("trick", ["unknown", "class_prompt"])
@@ -321,13 +351,103 @@ def test_an_import_that_was_killed_is_done_again_and_others_sets_are_safe(tmp_pa
     bytes_before = files[0].read_bytes()
     (tmp_path / "set" / "receipt.json").unlink()  # as if killed before its end
     files[0].write_bytes(b"half")
+    (tmp_path / "set" / ".importing").mkdir()
+    (tmp_path / "set" / ".importing" / "shard-00000.parquet").write_bytes(b"half")
     import_set(open_source(tmp_path / "mine"), tmp_path / "set")
     assert files[0].read_bytes() == bytes_before
     before = {path: path.read_bytes() for path in drawn.iterdir() if path.is_file()}
-    with pytest.raises(InputError, match="holds another set's shards"):
+    with pytest.raises(InputError, match="holds something else"):
         import_set(open_source(tmp_path / "mine"), drawn)
     assert {path: path.read_bytes() for path in drawn.iterdir() if path.is_file() and path.name in
             {p.name for p in before}} == before  # fmt: skip
+
+
+def test_an_import_that_fails_leaves_the_set_that_was_there(tmp_path):
+    write_folder(tmp_path / "mine", {"a": 2, "b": 1})
+    import_set(open_source(tmp_path / "mine"), tmp_path / "set")
+    before = {path: path.read_bytes() for path in (tmp_path / "set").glob("[!.]*")}
+    (tmp_path / "mine" / "b" / "0.png").write_bytes(b"junk")
+    with pytest.raises(InputError, match="b/0.png of mine is no whole image"):
+        import_set(open_source(tmp_path / "mine"), tmp_path / "set")
+    write_folder(tmp_path / "other" / "mine", {"a": 3})  # of the same name, and yet another set
+    with pytest.raises(InputError, match="holds something else"):
+        import_set(open_source(tmp_path / "other" / "mine"), tmp_path / "set")
+    assert {path: path.read_bytes() for path in (tmp_path / "set").glob("[!.]*")} == before
+    assert len(read_shards(tmp_path / "set").labels) == 3
+
+
+def test_an_import_does_not_take_the_place_of_another_step(tmp_path):
+    write_folder(tmp_path / "mine", {"a": 2})
+    (tmp_path / "step").mkdir()
+    (tmp_path / "step" / "receipt.json").write_text('{"notebook": "02_train"}')
+    with pytest.raises(InputError, match="holds something else"):
+        import_set(open_source(tmp_path / "mine"), tmp_path / "step")
+    assert (tmp_path / "step" / "receipt.json").read_text() == '{"notebook": "02_train"}'
+
+
+def test_a_set_of_ours_says_itself_by_which_trick_it_was_drawn(drawn, tmp_path):
+    export_npz(set_files(drawn), tmp_path / "set.npz")
+    for trick in ("unknown", "base_class"):  # merged, or merged_full: its rows are those of both
+        with pytest.raises(InputError, match="rows of set say class_prompt, .* expected merged or merged_full"):
+            import_set(open_source(tmp_path / "set.npz"), tmp_path / "back", trick=trick)
+    import_set(open_source(tmp_path / "set.npz"), tmp_path / "back", trick="merged_full")
+    assert receipts.read_receipt(tmp_path / "back")["parameters"]["trick"] == "merged_full"
+
+
+def test_names_that_a_stranger_made_up_never_leave_the_folder(drawn, tmp_path):
+    (tmp_path / "theirs").mkdir()
+    for number, bad in enumerate(["../../evil", "a/b", ".hidden", "x\ny", ""]):
+        table = pq.read_table(set_files(drawn)[0])
+        ids = pa.array([bad, *table["image_id"].to_pylist()[1:]])
+        file = tmp_path / "theirs" / f"{number}.parquet"
+        pq.write_table(table.set_column(table.column_names.index("image_id"), "image_id", ids), file)
+        with pytest.raises(InputError, match="not unique, or no file names"):
+            import_set(open_source(file), tmp_path / "set")
+        with pytest.raises(InputError, match="cannot name a file"):
+            export_folder([file], tmp_path / "out")
+    assert {path.name for path in tmp_path.iterdir()} <= {"theirs", "set"}
+
+
+def test_an_export_loses_no_image_whose_id_is_there_twice(drawn, tmp_path):
+    with pytest.raises(InputError, match="is there twice"):
+        export_folder([*set_files(drawn), set_files(drawn)[0]], tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_export_spares_a_table_of_ones_own(drawn, tmp_path):
+    (tmp_path / "out.csv").write_text("mine")
+    with pytest.raises(InputError, match="out.csv is there already"):
+        export_folder(set_files(drawn), tmp_path / "out")
+    assert (tmp_path / "out.csv").read_text() == "mine"
+
+
+def test_an_exported_set_goes_out_again_and_an_unfinished_one_does_not(drawn, tmp_path, capsys):
+    export_huggingface(set_files(drawn), tmp_path / "hub", None)
+    assert cli.main(["export", str(tmp_path / "hub"), str(tmp_path / "again"), "--to", "huggingface"]) == 0
+    write_folder(tmp_path / "mine", {"a": 2})
+    import_set(open_source(tmp_path / "mine"), tmp_path / "set")
+    (tmp_path / "set" / "receipt.json").unlink()
+    assert cli.main(["export", str(tmp_path / "set"), str(tmp_path / "out"), "--to", "folder"]) == 2
+    assert "is not finished" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_splits_are_never_mixed_or_taken_for_classes(drawn, tmp_path):
+    export_huggingface(set_files(drawn), tmp_path / "hub", None)
+    (tmp_path / "hub" / "data" / "test-00000-of-00001.parquet").write_bytes(set_files(drawn)[0].read_bytes())
+    with pytest.raises(InputError, match="holds the splits test, train"):
+        open_source(tmp_path / "hub")
+    write_folder(tmp_path / "both" / "train", {"a": 1})
+    write_folder(tmp_path / "both" / "test", {"a": 1})
+    with pytest.raises(InputError, match="holds the splits test, train; expected classes"):
+        open_source(tmp_path / "both")
+
+
+def test_classes_of_ones_own_may_have_any_names(tmp_path):
+    write_folder(tmp_path / "mine", {"+": 1, "-": 1, "A": 1, "a b": 1, "Ä ö": 1, "猫": 1})
+    images = load_shards(import_set(open_source(tmp_path / "mine"), tmp_path / "set"))
+    assert images.classes == ["+", "-", "A", "a b", "Ä ö", "猫"]
+    assert export_folder(set_files(tmp_path / "set"), tmp_path / "out") == 6
+    assert {path.name for path in (tmp_path / "out").iterdir()} == set(images.classes)
 
 
 def packed(path, **changed):
@@ -348,6 +468,11 @@ def packed(path, **changed):
         ({"offsets": np.array([10, 0, 20])}, "do not fit together"),
         ({"class_names": np.array([{}], object)}, "cannot be read as a packed .npz"),  # would need pickle
         ({"offsets": np.array([0, 10, 20])}, "0 of set is no whole image"),
+        ({"offsets": np.array([0.0, 10.0, 20.0])}, "do not fit together"),
+        ({"labels": np.array([0.0, 1.0])}, "do not fit together"),
+        ({"labels": np.array([[0], [1]])}, "do not fit together"),
+        ({"labels": np.array(0)}, "do not fit together"),
+        ({"class_names": np.array("a")}, "cannot be read as a packed .npz"),
     ],
 )
 def test_a_packed_npz_that_is_none_is_one_line(tmp_path, changed, said):
@@ -365,14 +490,61 @@ def test_any_labelled_parquet_of_hugging_faces_comes_in(tmp_path):
     given = {"img": [{"bytes": encoded(p), "path": None} for p in pixels], "fine_label": [1, 0, 1]}
     Dataset.from_dict(given, features).to_parquet(tmp_path / "them.parquet")
     images = load_shards(import_set(open_source(tmp_path / "them.parquet"), tmp_path / "set"))
-    assert images.classes == ["z", "a"] and images.labels.tolist() == [0, 1, 1]
-    assert images.images[:, 0, 0, 0].tolist() == [2, 1, 3]
+    assert images.classes == ["z", "a"] and images.labels.tolist() == [1, 0, 1]
+    assert images.images[:, 0, 0, 0].tolist() == [1, 2, 3] and images.column("index").tolist() == [0, 0, 1]
 
 
-def test_a_parquet_without_labels_is_one_line(tmp_path):
-    pq.write_table(pa.table({"x": [1]}), tmp_path / "them.parquet")
-    with pytest.raises(InputError, match="no Image and ClassLabel features"):
-        open_source(tmp_path / "them.parquet")
+LABEL = {"_type": "ClassLabel", "names": ["a"]}
+
+
+@pytest.mark.parametrize(
+    ("columns", "features"),
+    [
+        ({"x": [1]}, None),
+        ({"x": [1]}, {"image": {"_type": "Image"}, "label": LABEL}),
+        ({"image": [{"bytes": b"x"}], "label": [0]}, {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel"}}),
+        ({"image": [{"bytes": b"x"}], "label": [0]}, "not JSON"),
+        ({"image": [None], "label": [0]}, {"image": {"_type": "Image"}, "label": LABEL}),
+        ({"image": [{"bytes": b"x"}], "label": [-1]}, {"image": {"_type": "Image"}, "label": LABEL}),
+        ({"image": [{"bytes": b"x"}], "label": [None]}, {"image": {"_type": "Image"}, "label": LABEL}),
+    ],
+)
+def test_a_parquet_that_is_no_labelled_image_set_is_one_line(tmp_path, columns, features):
+    told = features if isinstance(features, str) else json.dumps({"info": {"features": features}})
+    table = pa.table(columns)
+    pq.write_table(
+        table.replace_schema_metadata({"huggingface": told}) if features else table, tmp_path / "them.parquet"
+    )
+    with pytest.raises(InputError) as caught:
+        import_set(open_source(tmp_path / "them.parquet"), tmp_path / "set")
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("data", [b"", b"PK\3\4 garbage", b"\x93NUMPY garbage", b"<html>"])
+@pytest.mark.parametrize("name", ["x.npz", "x.parquet", "x.tar.gz"])
+def test_garbage_is_one_line(tmp_path, capsys, name, data):
+    (tmp_path / name).write_bytes(data)
+    assert cli.main(["import", str(tmp_path / name), str(tmp_path / "set")]) == 2
+    said = capsys.readouterr().err
+    assert len(said.splitlines()) == 1 and "01_generate" not in said and not (tmp_path / "set").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--size", "-5"], "size is -5"),
+        (["--trick", "typo"], "unknown trick"),
+        (["--dataset", "typo"], "unknown data set"),
+    ],
+)
+def test_a_wrong_option_is_one_line(tmp_path, capsys, given, said):
+    write_folder(tmp_path / "mine", {"a": 1})
+    (tmp_path / "mine" / "a" / "gone.png").symlink_to("nowhere")
+    assert cli.main(["import", str(tmp_path / "mine"), str(tmp_path / "set"), *given]) == 2
+    told = capsys.readouterr().err
+    assert said in told and len(told.splitlines()) == 1
+    assert cli.main(["import", str(tmp_path / "mine"), str(tmp_path / "set")]) == 2
+    assert "cannot read a/gone.png of mine" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,12 @@ from pathlib import Path, PurePosixPath
 
 from synthlib.settings import InputError
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
+
+class SourceError(InputError):
+    """Images that others made are not as they should be, wherever they were to go."""
+
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
 # Images hardly compress, so that an honest archive grows little; text beside them may. The sum is for small archives.
 RATIO = 20
 SLACK = 64 * 2**20  # bytes
@@ -27,22 +32,25 @@ def is_image(name: str) -> bool:
     return not hidden and path.suffix.lower() in SUFFIXES
 
 
-def read_archive(path: Path, bound: int | None = None) -> list[tuple[str, Callable[[], bytes]]]:
+def read_archive(
+    path: Path, folder: Path | None = None, bound: int | None = None
+) -> list[tuple[str, Callable[[], bytes]]]:
     """(posix path within the archive, how to read its bytes) of each image (see is_image), in the archive's order.
 
     All members are checked, also those that are no images, before anything is returned. The plain tar waits in a nameless file
-    beside the archive. bound: the most bytes that it may have; None: RATIO times the archive's size, and SLACK.
+    in `folder`, by default the system's for temporary files. bound: the most bytes that it may have; None: RATIO times the
+    archive's size, and SLACK.
 
-    Raises InputError for a member that is no plain file or folder, whose name leads out of the archive or was there before,
+    Raises SourceError for a member that is no plain file or folder, whose name leads out of the archive or was there before,
     for more bytes or members than an honest archive has, and for what is damaged or no .tar.gz.
     """
-    plain = tempfile.TemporaryFile(dir=path.parent)  # noqa: SIM115 (open as long as an image may be read)
     try:
+        plain = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (open as long as an image may be read)
         bound = RATIO * path.stat().st_size + SLACK if bound is None else bound
         with gzip.open(path) as stream:
             while data := stream.read(READ):
                 if plain.tell() + len(data) > bound:
-                    raise InputError(
+                    raise SourceError(
                         f"{path} holds more than {bound} bytes when decompressed, which no honest archive of images of its "
                         "size does; fetch it again, from its authors."
                     )
@@ -56,7 +64,10 @@ def read_archive(path: Path, bound: int | None = None) -> list[tuple[str, Callab
     except (tarfile.TarError, EOFError, ValueError, MemoryError, OverflowError, zlib.error, gzip.BadGzipFile) as error:
         raise _damaged(path, str(error))
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}; expected a .tar.gz that can be read, fetch it again.")
+        raise InputError(
+            f"cannot unpack {path}: {error.strerror}; expected a .tar.gz that can be read, and room for it in "
+            f"{folder or tempfile.gettempdir()}."
+        )
     return [(name, functools.partial(_slice, plain, *place)) for name, place in places.items()]
 
 
@@ -107,13 +118,13 @@ def _check(path: Path, member: tarfile.TarInfo, bound: int) -> None:
         raise _refused(path, name, f"is refused by Python ({type(error).__name__})")
 
 
-def _refused(path: Path, name: str, why: str) -> InputError:
+def _refused(path: Path, name: str, why: str) -> SourceError:
     short = name if len(name) <= 100 else f"{name[:100]}..."
-    return InputError(
+    return SourceError(
         f"{path}: its member {short!r} {why}; expected plain files and folders, nothing of it is used: fetch it again, from "
         "its authors."
     )
 
 
-def _damaged(path: Path, why: str) -> InputError:
-    return InputError(f"{path} is damaged, or no .tar.gz ({why}); remove it and fetch it again.")
+def _damaged(path: Path, why: str) -> SourceError:
+    return SourceError(f"{path} is damaged, or no .tar.gz ({why}); remove it and fetch it again.")

@@ -11,12 +11,13 @@ import numpy as np
 
 from synthlib import digests, paths, receipts
 from synthlib.data import records
+from synthlib.data.archives import SourceError
 from synthlib.data.datasets import read_spec
-from synthlib.data.imports import code_digest, import_set, match_classes
+from synthlib.data.imports import import_set, is_imported, match_classes
 from synthlib.data.sources import open_source
 from synthlib.locks import claim
 from synthlib.progress import progress
-from synthlib.settings import InputError, choose
+from synthlib.settings import choose
 
 
 @dataclass(frozen=True)
@@ -68,23 +69,19 @@ def download(name: str) -> Path:
 
 def _download_hosted(name: str, folder: Path) -> Path:
     hosted = HOSTED[name]
-    receipt = receipts.read_receipt(folder)
-    if (
-        receipt
-        and receipt["code"] == code_digest()
-        and receipt["inputs"]["dataset"] == receipts.dataset_digest(hosted.dataset)
-    ):
+    if is_imported(folder, {"dataset": receipts.dataset_digest(hosted.dataset)}):
         print(f"{name} is there already: {folder}")
         return folder
+    archives = paths.data_home() / ".archives"
     file = records.find_file(f"{name}.tar.gz", hosted.record, hosted.fallback)
-    archive, sha256 = records.fetch(file, paths.data_home() / ".archives")
+    archive, sha256 = records.fetch(file, archives)
     origin = {"name": name, "url": file.url, "licence": file.licence, "sha256": sha256}
     origin["md5"] = file.md5 or "none to be had: trusted on first use"
     try:
         import_set(open_source(archive), folder, hosted.dataset, hosted.trick, 0, origin, "download")
-    except InputError:
-        if not file.md5:
-            records.forget(file, archive.parent)
+    except SourceError:
+        if not file.md5:  # a bad copy that was trusted shall not stand in the way of a good one
+            records.forget(file, archives)
         raise
     return folder
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -15,7 +16,8 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from synthlib import digests, paths
-from synthlib.data.shards import PNG, decode_image, encode_png, read_table, shard_classes
+from synthlib.data.describe import read_rows
+from synthlib.data.shards import PNG, decode_image, encode_png, is_file_name, read_table, shard_classes
 from synthlib.progress import progress
 from synthlib.receipts import write_atomic
 from synthlib.settings import InputError
@@ -45,7 +47,13 @@ def write_image_folder(shards: Sequence[Path], outdir: Path) -> int:
 
 def _png_files(shards: Sequence[Path]) -> Iterator[tuple[str, bytes]]:
     """(<class>/<image_id>.png, bytes) of each image: of PNGs their own bytes, of JPEGs their pixels."""
+    seen: set[str] = set()
     for row in _rows(shards, ["image", "class", "image_id"]):
+        if row["image_id"] in seen or not is_file_name(row["image_id"]) or not is_file_name(row["class"]):
+            raise InputError(
+                f"{row['class']}/{row['image_id']} cannot name a file, or is there twice; import the set anew."
+            )
+        seen.add(row["image_id"])
         data = row["image"]["bytes"]
         yield f"{row['class']}/{row['image_id']}.png", data if data.startswith(PNG) else encode_png(decode_image(data))
 
@@ -57,8 +65,7 @@ def _rows(shards: Sequence[Path], columns: list[str]) -> Iterator[dict[str, Any]
 
 def _facts(shards: Sequence[Path]) -> pa.Table:
     """All rows, without images and latents."""
-    names = [name for name in pq.read_schema(shards[0]).names if name not in ("image", "latents")]
-    return pa.concat_tables([read_table(shard, names) for shard in shards])
+    return pa.concat_tables([read_rows(shard) for shard in shards], promote_options="default")
 
 
 @contextlib.contextmanager
@@ -73,12 +80,14 @@ def _whole(outdir: Path) -> Iterator[Path]:
         )
     part = outdir.with_name(f".{outdir.name}.part")
     shutil.rmtree(part, ignore_errors=True)  # of a call that was killed
-    part.mkdir(parents=True)
     try:
+        part.mkdir(parents=True)
         yield part
         if outdir.exists():
             outdir.rmdir()
         part.rename(outdir)
+    except OSError as error:
+        raise _cannot_write(outdir, error)
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
@@ -89,7 +98,11 @@ def export_folder(shards: Sequence[Path], outdir: Path, below: str = "") -> int:
     Nothing but class folders is inside, because torchvision's ImageFolder takes any folder for a class. below: "eurosat/2750"
     for the authors' EuroSAT sets, which torchvision's EuroSAT reads with root OUTDIR.
     """
-    names = []
+    names, table = [], outdir.with_name(f"{outdir.name}.csv")
+    if table.exists():
+        raise InputError(
+            f"{table} is there already, where the images' prompts would go; give another folder, or move it away."
+        )
     with _whole(outdir) as part:
         for name, data in _png_files(shards):
             path = part / below / name
@@ -98,7 +111,7 @@ def export_folder(shards: Sequence[Path], outdir: Path, below: str = "") -> int:
             names.append(path.relative_to(part).as_posix())
         sink = io.BytesIO()
         pyarrow.csv.write_csv(_facts(shards).add_column(0, "file", pa.array(names)), sink)
-        write_atomic(outdir.with_name(f"{outdir.name}.csv"), sink.getvalue())
+        write_atomic(table, sink.getvalue())
     return len(names)
 
 
@@ -115,19 +128,33 @@ def export_npz(shards: Sequence[Path], path: Path) -> int:
         raise InputError(
             f"the set has {size / 1e9:.1f} GB; expected at most 4 for one .npz: export to huggingface or folder."
         )
-    rows, encoded = _facts(shards), [row["image"]["bytes"] for row in _rows(shards, ["image"])]
-    sink, table = io.BytesIO(), pa.BufferOutputStream()
+    rows, table = _facts(shards), pa.BufferOutputStream()
     pq.write_table(rows.replace_schema_metadata(None), table, compression="zstd")
-    np.savez(
-        sink,
-        encoded=np.frombuffer(b"".join(encoded), np.uint8),
-        offsets=np.cumsum([0, *map(len, encoded)], dtype=np.int64),
-        labels=rows["label"].to_numpy(),
-        class_names=np.array(shard_classes(rows)),
-        rows=np.frombuffer(table.getvalue(), np.uint8),
-    )
-    write_atomic(path, sink.getvalue())
+    encoded = [row["image"]["bytes"] for row in _rows(shards, ["image"])]
+    offsets = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
+    joined = np.empty(offsets[-1], np.uint8)
+    for number in range(len(encoded)):  # one image at a time goes from there to here
+        joined[offsets[number] : offsets[number + 1]] = np.frombuffer(encoded[number], np.uint8)
+        encoded[number] = b""
+    arrays = {"encoded": joined, "offsets": offsets, "labels": rows["label"].to_numpy()}
+    arrays |= {"class_names": np.array(shard_classes(rows)), "rows": np.frombuffer(table.getvalue(), np.uint8)}
+    part = path.with_name(f".{path.name}.part")
+    try:
+        part.parent.mkdir(parents=True, exist_ok=True)
+        with open(part, "wb") as file:
+            np.savez(file, **arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as error:
+        raise _cannot_write(path, error)
+    finally:
+        part.unlink(missing_ok=True)
     return len(encoded)
+
+
+def _cannot_write(place: Path, error: OSError) -> InputError:
+    return InputError(f"cannot write {place}: {error.strerror}; expected a place that can be written, with room left.")
 
 
 def export_huggingface(shards: Sequence[Path], outdir: Path, receipt: dict[str, Any] | None, licence: str = "") -> int:

@@ -1,8 +1,10 @@
 """Import: labelled images that others made -> a set of shards to train on, whose prompts nobody knows."""
 
+import hashlib
 import io
 import itertools
 import re
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,16 +15,17 @@ import pyarrow as pa
 from PIL import Image, ImageOps
 
 from synthlib import digests, paths, receipts
+from synthlib.data.archives import SourceError
 from synthlib.data.datasets import DatasetSpec, read_spec
-from synthlib.data.shards import encode_png, shard_bytes
+from synthlib.data.shards import encode_png, is_file_name, shard_bytes
 from synthlib.data.sources import Item, Source
 from synthlib.progress import progress
-from synthlib.settings import InputError, condition_name
+from synthlib.settings import UNKNOWN, InputError, condition_name
 
 SHARD_ROWS = 1000
-PLAN_FILE = "import.json"  # says whose shards a folder holds, also after an interruption
+WHOSE_FILE = "import.json"  # says what set a folder holds, also after an interruption
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "PPM", "TIFF")
-CODE = ("data.imports", "data.sources", "data.archives", "data.shards")  # what decides the shards of an import
+CODE = ("data.imports", "data.sources", "data.archives")  # what decides the images of an import
 
 
 class Picture(NamedTuple):
@@ -49,44 +52,86 @@ def import_set(
     images as they are, PNG and JPEG byte for byte. Rows have no prompt, guidance or seed, but those of our own sets keep
     theirs. origin: what the receipt shall say of where it came from; made_by: the command.
 
-    InputError for classes that do not match, for images that differ in size or cannot be read, and where `run_dir` holds
-    another set.
+    SourceError for classes that do not match, and for images that differ in size or cannot be read; InputError where `run_dir`
+    holds anything but this set. Whatever ends it early leaves what was there before as it was.
     """
-    spec = read_spec(dataset, source.classes if dataset == "own" else [])
+    trick, spec = _trick_of(source, trick), read_spec(dataset, source.classes if dataset == "own" else [])
     known = match_classes(source.classes, list(spec.classes), source.name, dataset)
-    folder = paths.resolve(run_dir)
+    if size < 0 or (size and source.rows is not None):
+        raise InputError(
+            f"size is {size}; expected 0, to keep images as they are, or for images made elsewhere one size."
+        )
+    origin = origin or {"name": source.name}
     parameters = {"run_dir": str(run_dir), "dataset": dataset, "classes": source.classes if dataset == "own" else []}
-    parameters |= {"trick": condition_name(trick), "size": size, "origin": origin or {"name": source.name}}
-    lock, started = receipts.claim_folder(folder), time.time()
-    if any(folder.glob("*.parquet")) and receipts.read_json(folder / PLAN_FILE) != parameters:
-        lock.release()
-        raise InputError(f"{run_dir} holds another set's shards; give another folder, or delete that one.")
-    receipts.write_json(folder / PLAN_FILE, parameters)
-    (folder / receipts.RECEIPT).unlink(missing_ok=True)
-    files: list[Path] = []
-    try:
-        rows = _new_rows(source, spec, known, trick) if source.rows is None else _own_rows(source, spec, known)
-        pictures = _pictures(rows["item"].to_pylist(), source, size)
-        rows = rows.drop_columns(["item"])
-        converted: list[str] = []
-        for first in range(0, len(rows), SHARD_ROWS):
-            few = list(itertools.islice(pictures, SHARD_ROWS))
-            part = rows.slice(first, len(few)).append_column("pixels_sha256", pa.array([p.pixels_sha256 for p in few]))
-            converted += [picture.converted for picture in few if picture.converted]
-            files.append(folder / f"shard-{len(files):05d}.parquet")
-            receipts.write_atomic(files[-1], shard_bytes(part, [p.data for p in few], list(spec.classes)))
-    except BaseException:  # what is not whole does not count
-        for path in (*files, folder / PLAN_FILE):
-            path.unlink(missing_ok=True)
-        lock.release()
-        raise
-    for path in set(folder.glob("*.parquet")) - set(files):  # of the same source when it had more images
-        path.unlink()
+    parameters |= {"trick": trick, "size": size, "origin": origin}
+    folder, started = paths.resolve(run_dir), time.time()
+    with receipts.claim_folder(folder) as lock:
+        there = receipts.read_receipt(folder) is not None or any(folder.glob("*.parquet"))
+        refusal = InputError(f"{run_dir} holds something else; give a new folder, or delete what is there.")
+        if there and not (folder / WHOSE_FILE).exists():
+            raise refusal
+        staged = folder / ".importing"
+        shutil.rmtree(staged, ignore_errors=True)  # of a call that was killed
+        try:
+            names, content = _write_shards(source, spec, known, trick, size, staged)
+            whose = {"made_by": made_by, "name": origin["name"], "dataset": dataset, "trick": trick, "size": size}
+            whose |= {} if made_by == "download" else {"images": content}  # a hosted set may be made anew by newer code
+            if there and receipts.read_json(folder / WHOSE_FILE) != whose:
+                raise refusal
+            inputs = {"dataset": receipts.dataset_digest(dataset), "images": content}
+            if not is_imported(folder, inputs):
+                receipts.write_json(folder / WHOSE_FILE, whose)
+                (folder / receipts.RECEIPT).unlink(missing_ok=True)
+                for path in folder.glob("*.parquet"):
+                    path.unlink()
+                for name in names:
+                    (staged / name).replace(folder / name)
+                step = receipts.Step(made_by, folder, parameters, inputs, code_digest(), started, lock)
+                step.finish([folder / name for name in names])
+        finally:
+            shutil.rmtree(staged, ignore_errors=True)
+    return [folder / name for name in names]
+
+
+def is_imported(folder: Path, inputs: dict[str, Any]) -> bool:
+    """Whether a folder holds a finished import, whole, of today's code, and made from these `inputs` (some or all of them)."""
+    receipt = receipts.read_receipt(folder)
+    if not receipt or receipt["code"] != code_digest() or receipt["inputs"] | inputs != receipt["inputs"]:
+        return False
+    return all(receipts.is_whole(folder, name) for name in receipt["outputs"])
+
+
+def _trick_of(source: Source, trick: str) -> str:
+    """The condition that a source is of: what was said or, of a set of our own that comes back, what its rows say."""
+    trick = condition_name(trick)
+    drawn = source.rows["trick"].unique().to_pylist() if source.rows is not None else []
+    fitting = drawn if len(drawn) == 1 else ["merged", "merged_full"] if drawn else [trick]
+    if trick == UNKNOWN and len(drawn) == 1:
+        return drawn[0]
+    if trick not in fitting:
+        raise InputError(
+            f"trick is {trick!r}, but the rows of {source.name} say {', '.join(drawn)}; expected {' or '.join(fitting)}."
+        )
+    return trick
+
+
+def _write_shards(
+    source: Source, spec: DatasetSpec, known: dict[str, str], trick: str, size: int, folder: Path
+) -> tuple[list[str], str]:
+    """Write a source's shards into a folder; their names, and a digest of all labels and pixels in order."""
+    rows = _new_rows(source, spec, known, trick) if source.rows is None else _own_rows(source, spec, known)
+    pictures = _pictures(rows["item"].to_pylist(), source, size)
+    rows, names, converted, content = rows.drop_columns(["item"]), [], [], hashlib.sha256()
+    for first in range(0, len(rows), SHARD_ROWS):
+        few = list(itertools.islice(pictures, SHARD_ROWS))
+        part = rows.slice(first, len(few)).append_column("pixels_sha256", pa.array([p.pixels_sha256 for p in few]))
+        names.append(f"shard-{len(names):05d}.parquet")
+        receipts.write_atomic(folder / names[-1], shard_bytes(part, [p.data for p in few], list(spec.classes)))
+        converted += [picture.converted for picture in few if picture.converted]
+        content.update("".join(f"{p['label']} {p['pixels_sha256']}\n" for p in part.to_pylist()).encode())
     for kind in sorted(set(converted)):
         print(f"{converted.count(kind)} images {kind}.")
-    inputs = {"dataset": receipts.dataset_digest(dataset)}
-    receipts.Step(made_by, folder, parameters, inputs, code_digest(), started, lock).finish(files)
-    return files
+    return names, content.hexdigest()
 
 
 def code_digest() -> str:
@@ -97,8 +142,11 @@ def code_digest() -> str:
 def match_classes(found: list[str], known: list[str], name: str, dataset: str) -> dict[str, str]:
     """Class names of a source -> a data set's, which may differ in case, spaces and signs (the authors' EuroSAT differs so).
 
-    InputError, with both lists, unless it is one to one.
+    SourceError, with both lists, unless it is one to one.
     """
+
+    if set(found) == set(known):
+        return {name: name for name in found}
 
     def plain(names: list[str]) -> dict[str, str]:
         return {re.sub(r"[\W_]", "", class_name).casefold(): class_name for class_name in names}
@@ -107,7 +155,7 @@ def match_classes(found: list[str], known: list[str], name: str, dataset: str) -
     if len(theirs) < len(found) or set(theirs) != set(ours):
         more = [theirs[key] for key in theirs if key not in ours]
         less = [ours[key] for key in ours if key not in theirs]
-        raise InputError(
+        raise SourceError(
             f"{name} has {len(found)} classes, {dataset} has {len(known)}; only there: {_few(more)}; missing there: "
             f"{_few(less)}. Expected the same names: rename its folders, or name the data set that it is of."
         )
@@ -122,11 +170,15 @@ def _pictures(order: list[int], source: Source, size: int) -> Iterator[Picture]:
     """The images of a source's items in some order, all of one size."""
     first: tuple[Item, Picture] | None = None
     for item in progress([source.items[place] for place in order], source.name, unit="image"):
-        picture = read_picture(item.read(), f"{item.file} of {source.name}", size)
+        try:
+            data = item.read()
+        except OSError as error:
+            raise SourceError(f"cannot read {item.file} of {source.name}: {error.strerror}; mend or remove it.")
+        picture = read_picture(data, f"{item.file} of {source.name}", size)
         first = first or (item, picture)
         if picture.size != first[1].size:
             sizes = [f"{p.size[0]} x {p.size[1]} ({i.file})" for i, p in (first, (item, picture))]
-            raise InputError(
+            raise SourceError(
                 f"{source.name} has images of {sizes[0]} and of {sizes[1]}; expected one size: give --size, which crops to "
                 "a square in the middle and resizes."
             )
@@ -136,7 +188,7 @@ def _pictures(order: list[int], source: Source, size: int) -> Iterator[Picture]:
 def read_picture(data: bytes, name: str, size: int = 0) -> Picture:
     """Check one encoded image and make it RGB: PNG and JPEG of RGB keep their bytes, all else becomes PNG without alpha.
 
-    torchvision's ImageFolder drops alpha in the same way. InputError where it cannot be decoded whole.
+    torchvision's ImageFolder drops alpha in the same way. SourceError where it cannot be decoded whole.
     """
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
@@ -146,7 +198,7 @@ def read_picture(data: bytes, name: str, size: int = 0) -> Picture:
             kept = image.mode == "RGB" and "transparency" not in image.info and image.format in ("PNG", "JPEG")
             converted = "" if kept else f"were {image.format} {mode} and became PNG RGB"
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(
+        raise SourceError(
             f"{name} is no whole image ({str(error)[:80]}); expected {', '.join(FORMATS)}: remove or mend it."
         )
     if size:
@@ -163,18 +215,20 @@ def _see_through(image: Image.Image) -> bool:
 
 
 def _new_rows(source: Source, spec: DatasetSpec, known: dict[str, str], trick: str) -> pa.Table:
-    """Rows for images of which only the class is known, class by class: what is not known is null.
+    """Rows for images of which only the class is known: what is not known is null. Class by class, if the source allows.
 
     Column item: the image's place among the source's items.
     """
     labels = np.array([list(spec.classes).index(known[item.class_name]) for item in source.items])
-    order = np.argsort(labels, kind="stable")
-    labels = labels[order]
-    index = np.arange(len(labels)) - np.searchsorted(labels, labels)  # the images of a class lie together
+    by_class = np.argsort(labels, kind="stable")
+    index = np.empty(len(labels), np.int64)  # of each image in its class
+    index[by_class] = np.arange(len(labels)) - np.searchsorted(labels[by_class], labels[by_class])
+    order = np.arange(len(labels)) if source.sequential else by_class
+    labels, index = labels[order], index[order]
     names, n = [list(spec.classes)[label] for label in labels], len(labels)
     stem = re.sub(r"\W+", "-", source.name)
     columns = {
-        "image_id": [f"{stem}-{name}-{i:06d}".replace(" ", "_") for name, i in zip(names, index, strict=True)],
+        "image_id": [f"{stem}-{'_'.join(name.split())}-{i:06d}" for name, i in zip(names, index, strict=True)],
         "label": pa.array(labels, pa.int64()),
         "class": names,
         "prompt": pa.nulls(n, pa.string()),
@@ -193,6 +247,11 @@ def _new_rows(source: Source, spec: DatasetSpec, known: dict[str, str], trick: s
 
 def _own_rows(source: Source, spec: DatasetSpec, known: dict[str, str]) -> pa.Table:
     """The rows of a set of our own that comes back, as they were, with labels by today's class names; and column item."""
+    ids = source.rows["image_id"].to_pylist()
+    if len(set(ids)) < len(ids) or not all(is_file_name(i) for i in ids):
+        raise SourceError(
+            f"{source.name} has image_ids that are not unique, or no file names; expected those of a set of ours."
+        )
     names = [known[item.class_name] for item in source.items]
     rows = source.rows.drop_columns(["pixels_sha256"])
     rows = rows.set_column(rows.column_names.index("class"), "class", pa.array(names))

@@ -42,6 +42,8 @@ def shard_bytes(rows: pa.Table, images: list[bytes], classes: list[str]) -> byte
     column = pa.StructArray.from_arrays([pa.array(images, pa.binary()), pa.array(names)], ["bytes", "path"])
     table = rows.add_column(0, "image", column)
     plain = {
+        "double": "float64",
+        "int32": "int32",
         "bool": "bool",
         "int64": "int64",
         "uint64": "uint64",
@@ -132,13 +134,18 @@ def read_shards(folder: str | Path, choose: Callable[[pa.Table], np.ndarray] | N
     return load_shards([read_output(folder, name) for name in names], choose)
 
 
+def is_file_name(name: str) -> bool:
+    """Whether a class or an image_id can safely name a file or folder, whoever made it up."""
+    return bool(name) and not name.startswith(".") and not any(c in "/\\" or ord(c) < 32 for c in name)
+
+
 def set_folder(given: str | Path) -> Path:
     """The folder that holds a set's shards: the one given, or that which `synthlib generate` keeps beside its OUTDIR.
 
     A relative path is below the working folder or, if there is none, below the root. InputError where there are no shards.
     """
     folder = Path(given).absolute() if Path(given).exists() else paths.resolve(given)
-    for place in (folder, folder.with_name(f".{folder.name}.synthlib"), folder / "data"):
+    for place in (folder, folder.parent / f".{folder.name}.synthlib", folder / "data"):
         if any(place.glob("*.parquet")):
             return place
     raise InputError(
@@ -150,7 +157,7 @@ def set_folder(given: str | Path) -> Path:
 def set_files(folder: Path) -> list[Path]:
     """The shards of a set, in order: those of its receipt, each checked; of a set without one, all that are finished.
 
-    Only looks: InputError for a damaged shard leaves the receipt where it is, other than read_shards.
+    Only looks: InputError for a damaged shard leaves the receipt where it is, unlike read_shards.
     """
     names = output_names(folder, ".parquet")
     for name in names:

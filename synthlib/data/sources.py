@@ -3,6 +3,8 @@
 import functools
 import json
 import os
+import zipfile
+import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -11,9 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from synthlib.data.archives import is_image, read_archive
-from synthlib.data.shards import read_table
-from synthlib.settings import InputError
+from synthlib.data.archives import SourceError, is_image, read_archive
 
 # Columns that only our own shards have all of: a source with them is a set of ours that comes back, prompts and all.
 OWN_COLUMNS = {
@@ -42,35 +42,46 @@ class Item:
 
 @dataclass(frozen=True)
 class Source:
-    """Images by class. `classes` are in the order of the source's labels; `rows`, of sets of our own, one for each item."""
+    """Images by class. `classes` are in the order of the source's labels; `rows`, of sets of our own, one for each item.
+
+    sequential: reading the items in another order than theirs would read whole files again and again.
+    """
 
     name: str
     items: list[Item]
     classes: list[str]
     rows: pa.Table | None = None
+    sequential: bool = False
+
+
+SPLITS = {"train", "training", "test", "testing", "val", "valid", "validation"}
 
 
 def open_source(path: Path) -> Source:
     """What lies at `path`: class folders of images, a .tar.gz of them, a packed .npz, or Parquet files with ClassLabel.
 
-    InputError where there is nothing, nothing of these, or no image with a class.
+    SourceError where there is nothing, nothing of these, or no image with a class.
     """
     if path.is_dir():
         parquet = sorted(path.glob("*.parquet")) or sorted(path.glob("data/*.parquet"))
         source = _parquet(path, parquet) if parquet else _folder(path)
     elif path.name.endswith((".tar.gz", ".tgz")):
-        source = _by_class(path, read_archive(path))
+        source = _by_class(path, read_archive(path, path.parent if os.access(path.parent, os.W_OK) else None))
     elif path.suffix == ".npz":
         source = _packed(path)
     elif path.suffix == ".parquet":
         source = _parquet(path, [path])
     else:
         what = f"{path} is none of these" if path.exists() else f"no file or folder {path}"
-        raise InputError(
+        raise SourceError(
             f"{what}; expected class folders of images, a .tar.gz of them, a packed .npz, or Parquet files."
         )
     if not source.items:
-        raise InputError(f"{path} holds no images; expected <class>/<image> files, or a packed .npz that has some.")
+        raise SourceError(f"{path} holds no images; expected <class>/<image> files, or a packed .npz that has some.")
+    if len(source.classes) > 1 and {name.lower() for name in source.classes} <= SPLITS:
+        raise SourceError(
+            f"{path} holds the splits {', '.join(source.classes)}; expected classes: import one of these alone."
+        )
     return source
 
 
@@ -86,7 +97,9 @@ def _by_class(path: Path, files: Iterable[tuple[str, Callable[[], bytes]]]) -> S
     if shared in folders:  # a single class, or images beside class folders
         if any(folder != shared for folder in folders) or shared == PurePosixPath("."):
             stray = files[folders.index(shared)][0]
-            raise InputError(f"{stray} in {path} lies in no class folder; expected <class>/<image>: move or remove it.")
+            raise SourceError(
+                f"{stray} in {path} lies in no class folder; expected <class>/<image>: move or remove it."
+            )
         shared = shared.parent
     items = [Item(PurePosixPath(name).relative_to(shared).parts[0], name, read) for name, read in files]
     return Source(_stem(path), items, sorted({item.class_name for item in items}))
@@ -97,7 +110,7 @@ def _folder(path: Path) -> Source:
     for place, folders, names in os.walk(path, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith((".", "__MACOSX"))]
         if len(Path(place).parents) > len(path.parents) + 20:
-            raise InputError(
+            raise SourceError(
                 f"{path} is more than 20 folders deep; expected <class>/<image>: a link may lead in a circle."
             )
         for file in (Path(place, name) for name in names):
@@ -115,19 +128,25 @@ def _packed(path: Path) -> Source:
             classes = [str(name) for name in packed["class_names"]]
             rows = pq.read_table(pa.BufferReader(packed["rows"].tobytes())) if "rows" in packed else None
             rows = rows if rows is not None and set(rows.column_names) >= OWN_COLUMNS else None
-    except (OSError, ValueError, KeyError, EOFError, pa.ArrowInvalid) as error:
-        raise InputError(f"{path} cannot be read as a packed .npz ({str(error)[:80]}); {wanted}")
-    n = len(labels)
-    whole = (
-        encoded.dtype == np.uint8
-        and encoded.ndim == 1
-        and offsets.shape == (n + 1,)
-        and (rows is None or len(rows) == n)
-    )
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        EOFError,
+        TypeError,
+        zipfile.BadZipFile,
+        zlib.error,
+        pa.ArrowInvalid,
+    ) as error:
+        raise SourceError(f"{path} cannot be read as a packed .npz ({str(error)[:80]}); {wanted}")
+    integers = all(array.dtype.kind in "iu" and array.ndim == 1 for array in (offsets, labels))
+    n = len(labels) if integers else -1
+    whole = encoded.dtype == np.uint8 and encoded.ndim == 1 and offsets.shape == (n + 1,)
+    whole = whole and (rows is None or len(rows) == n)
     if not whole or np.any(np.diff(offsets) <= 0) or (n and (offsets[0] < 0 or offsets[-1] > len(encoded))):
-        raise InputError(f"{path} has lengths or offsets that do not fit together; {wanted}")
+        raise SourceError(f"{path} has lengths or offsets that do not fit together; {wanted}")
     if n and not (labels.min() >= 0 and labels.max() < len(classes)):
-        raise InputError(f"{path} has labels from {labels.min()} to {labels.max()}; expected 0 to {len(classes) - 1}.")
+        raise SourceError(f"{path} has labels from {labels.min()} to {labels.max()}; expected 0 to {len(classes) - 1}.")
     items = [
         Item(classes[labels[i]], f"{i}", lambda i=i: encoded[offsets[i] : offsets[i + 1]].tobytes()) for i in range(n)
     ]
@@ -136,31 +155,47 @@ def _packed(path: Path) -> Source:
 
 def _parquet(path: Path, files: list[Path]) -> Source:
     """Files that Hugging Face's `datasets` reads, with an Image and a ClassLabel feature, such as our own shards."""
-    schema = read_table(files[0], []).schema
-    told = json.loads((schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {})
-    kinds = {kind: [name for name, feature in told.items() if isinstance(feature, dict) and feature.get("_type") == kind]
-             for kind in ("Image", "ClassLabel")}  # fmt: skip
-    if not kinds["Image"] or not kinds["ClassLabel"]:
-        raise InputError(
-            f"{files[0]} has no Image and ClassLabel features; expected a labelled image set of Hugging Face's."
+    splits = sorted({file.name.partition("-")[0] for file in files} & SPLITS)
+    if len(splits) > 1:
+        raise SourceError(
+            f"{path} holds the splits {', '.join(splits)}; expected one: put its files into a folder of their own."
         )
-    image, label = kinds["Image"][0], kinds["ClassLabel"][0]
-    classes, items, tables = told[label]["names"], [], []
-    for file in files:
-        names = [name for name in pq.read_schema(file).names if name not in (image, "latents")]
-        tables.append(read_table(file, names))
-        for place, number in enumerate(tables[-1][label].to_pylist()):
-            if number is None or not 0 <= number < len(classes):
-                raise InputError(f"{file} has label {number} in row {place}; expected 0 to {len(classes) - 1}.")
-            items.append(Item(classes[number], f"{file.name}:{place}", _row_of(file, image, place)))
-    rows = pa.concat_tables(tables).combine_chunks()
-    return Source(path.stem, items, classes, rows if set(rows.column_names) >= OWN_COLUMNS else None)
+    try:
+        image, label, classes = _features(pq.read_schema(files[0]))
+        names = [name for name in pq.read_schema(files[0]).names if name not in (image, "latents")]
+        rows = pa.concat_tables([pq.read_table(file, columns=names) for file in files]).combine_chunks()
+        sizes = [pq.read_metadata(file).num_rows for file in files]
+        numbers = rows[label].to_pylist()
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise SourceError(
+            f"{path} has no Image and ClassLabel features that can be read ({str(error)[:80]}); expected a labelled image set of "
+            "Hugging Face's, whole."
+        )
+    if any(number is None or not 0 <= number < len(classes) for number in numbers):
+        raise SourceError(f"{path} has images without a label; expected 0 to {len(classes) - 1} for each.")
+    places = [(file, place) for file, size in zip(files, sizes, strict=True) for place in range(size)]
+    items = [
+        Item(classes[number], f"{file.name}:{place}", functools.partial(_image_of, file, image, place))
+        for number, (file, place) in zip(numbers, places, strict=True)
+    ]
+    return Source(path.stem, items, classes, rows if set(names) >= OWN_COLUMNS else None, sequential=True)
+
+
+def _features(schema: pa.Schema) -> tuple[str, str, list[str]]:
+    """Names of the first image column and the first label column that a file tells Hugging Face of, and the classes."""
+    told = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+    image, label = (next((name for name, feature in told.items() if isinstance(feature, dict) and feature.get("_type") == kind),
+                         None) for kind in ("Image", "ClassLabel"))  # fmt: skip
+    return image, label, told[label]["names"]
 
 
 @functools.lru_cache(maxsize=1)  # images are asked for in order: one file at a time is in memory
 def _images_of(file: Path, column: str) -> pa.Array:
-    return read_table(file, [column])[column].combine_chunks()
+    return pq.read_table(file, columns=[column])[column].combine_chunks()
 
 
-def _row_of(file: Path, column: str, place: int) -> Callable[[], bytes]:
-    return lambda: _images_of(file, column)[place].as_py()["bytes"]
+def _image_of(file: Path, column: str, place: int) -> bytes:
+    value = _images_of(file, column)[place].as_py()
+    if not isinstance(value, dict) or not isinstance(value.get("bytes"), bytes):
+        raise SourceError(f"row {place} of {file} has no image; expected the bytes of one in its column {column!r}.")
+    return value["bytes"]

@@ -54,7 +54,7 @@ class Classifier:
     trick: str
     architecture: str
     replicate: int
-    generation_seed: str  # experiment seed:replicate
+    generation_seed: str  # experiment seed:replicate; of a set that was made elsewhere "given <digest>:0"
     training_seed: int
     n_train: int
     n_steps: int

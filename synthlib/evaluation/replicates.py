@@ -28,7 +28,9 @@ def evaluate_replicates(real: ImageSet, settings: EvaluateSettings, folder: Path
     kept = {name: getattr(settings, name) for name in ("batch_size", "shuffles", "seed", "threads")}
     kept["device"] = hardware_name(settings.device)
     images = digests.sha256_bytes(real.images.numpy().tobytes() + real.labels.numpy().tobytes())
-    experiment_seed = receipts.read_receipt(settings.generated_dir)["parameters"]["seed"]
+    drawn = receipts.read_receipt(settings.generated_dir)["parameters"]
+    set_digest = digests.sha256_json(receipts.output_digests(settings.generated_dir))[:12]  # of images made elsewhere
+    experiment_seed = drawn.get("seed", f"given {set_digest}")
     files, rows, by_class = [], [], []
     names = receipts.output_names(settings.trained_dir, ".safetensors")
     for name in progress(names, f"{settings.dataset} {settings.trick} {settings.architecture}", unit="replicate"):

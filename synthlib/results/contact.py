@@ -3,19 +3,20 @@
 import io
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
 from synthlib import receipts
 from synthlib.data.describe import read_rows
-from synthlib.data.shards import load_shards, shard_classes
+from synthlib.data.shards import decode_image, read_table, shard_classes
 from synthlib.results import trick_label, trick_order
 from synthlib.results.style import GREY, STYLE
 
@@ -35,14 +36,26 @@ def contact_sheet(files: Sequence[Path], path: Path, per_class: int = 10) -> Non
     """
     rows = pa.concat_tables([read_rows(file) for file in files])
     classes, labels = shard_classes(rows), rows["label"].to_numpy()
-    images = load_shards(list(files), lambda _: spread_over_classes(labels, len(classes), per_class))
-    pixels = fitted(images.images.permute(0, 2, 3, 1).numpy(), len(classes))
-    shown = [pixels[images.labels.numpy() == label] for label in range(len(classes))]
+    wanted = spread_over_classes(labels, len(classes), per_class)
+    pixels = np.stack([fitted(image, len(classes)) for image in _images(files, wanted)])
+    shown = [pixels[labels[wanted] == label] for label in range(len(classes))]
     counts = np.bincount(labels, minlength=len(classes)).tolist()
     figure = _draw_sheet(shown, classes, counts, _title(files[0].parent, rows), per_class)
     data = io.BytesIO()
     figure.savefig(data, format="png", dpi=DPI, metadata={"Software": None})  # undated: the same set, the same bytes
     receipts.write_atomic(path, data.getvalue())
+
+
+def _images(files: Sequence[Path], wanted: np.ndarray) -> Iterator[np.ndarray]:
+    """Pixels uint8 [H, W, 3] of the rows of these numbers, in order, one at a time: together they may be large."""
+    first = 0
+    for file in files:
+        count = pq.read_metadata(file).num_rows
+        mine = wanted[(wanted >= first) & (wanted < first + count)] - first
+        if len(mine):
+            for image in read_table(file, ["image"])["image"].take(pa.array(mine)):
+                yield decode_image(image["bytes"].as_py())
+        first += count
 
 
 def spread_over_classes(labels: np.ndarray, classes: int, per_class: int) -> np.ndarray:
@@ -58,13 +71,13 @@ def spread_over_classes(labels: np.ndarray, classes: int, per_class: int) -> np.
 
 
 def fitted(pixels: np.ndarray, classes: int) -> np.ndarray:
-    """Images uint8 [N, H, W, 3] at the size of the sheet: each pixel repeated, or of large images boxes of pixels averaged."""
+    """An image uint8 [H, W, 3] at the size of the sheet: each pixel repeated, or of a large one boxes of pixels averaged."""
     least, most = (64, 128) if classes <= MANY else (32, 64)
-    side = max(pixels.shape[1:3])
+    side = max(pixels.shape[:2])
     if side > most:
-        return np.stack([np.asarray(Image.fromarray(image).reduce(math.ceil(side / most))) for image in pixels])
+        return np.asarray(Image.fromarray(pixels).reduce(math.ceil(side / most)))
     times = math.ceil(least / side)
-    return pixels.repeat(times, axis=1).repeat(times, axis=2)
+    return pixels.repeat(times, axis=0).repeat(times, axis=1)
 
 
 def _title(folder: Path, rows: pa.Table) -> str:
