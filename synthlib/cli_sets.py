@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from synthlib import paths, receipts
-from synthlib.settings import UNKNOWN, GenerateSettings, InputError, trick_name
+from synthlib.settings import TRICKS, UNKNOWN, GenerateSettings, InputError, trick_name
 
 EXPORTS = ("folder", "eurosat", "huggingface", "npz")
 
@@ -57,10 +57,14 @@ def add_commands(commands: Any) -> None:
     command.add_argument("source", type=Path, help="class folders, a .tar.gz of them, a packed .npz, or Parquet files")
     command.add_argument("outdir", type=Path, help="a new folder; 02_train takes it as generated_dir")
     command.add_argument(
-        "--dataset", default="own", help="whose classes they are, such as cifar10 (default: the source's)"
+        "--dataset",
+        default="own",
+        help="whose classes they are: digits, cifar10, cifar100, eurosat (default: the source's own)",
     )
-    command.add_argument("--trick", default=UNKNOWN, help="how they were drawn, if that is known (default: unknown)")
-    command.add_argument("--size", type=int, default=0, help="crop and resize to so many pixels (default: as they are)")
+    command.add_argument("--trick", default=UNKNOWN, help=f"one of {', '.join(TRICKS)} (default: unknown)")
+    command.add_argument(
+        "--size", type=int, default=0, help="crop to a square and resize to so many pixels (default: 0, as they are)"
+    )
     command.set_defaults(command=_import)
 
     command = commands.add_parser("export", help="a set as others read it")
@@ -80,13 +84,13 @@ def add_commands(commands: Any) -> None:
     command = commands.add_parser(
         "describe", help="what is in a set: counts, guidance, duplicates, versions; a contact sheet"
     )
-    command.add_argument("set", type=Path)
+    command.add_argument("set", type=Path, help="folder of a set, or a Hugging Face export of one")
     command.add_argument("--sheet", type=Path, help="where the contact sheet goes (default: SET_contact_sheet.png)")
     command.add_argument("--json", type=Path, help="write the same as JSON")
     command.set_defaults(command=_describe)
 
     command = commands.add_parser("redraw", help="draw one image of a set again and compare")
-    command.add_argument("set", type=Path)
+    command.add_argument("set", type=Path, help="folder of a set that was drawn here")
     command.add_argument("image_id", help="as in the set's rows and file names")
     command.add_argument("--out", type=Path, help="write the redrawn image here, as PNG")
     command.set_defaults(command=_redraw)
@@ -191,11 +195,12 @@ def _import(options: argparse.Namespace) -> None:
     outdir = options.outdir.absolute()
     import_set(open_source(options.source), outdir, options.dataset, options.trick, options.size)
     _print_description(outdir)
+    trick = receipts.read_receipt(outdir)["parameters"]["trick"]
     root = paths.root()
     shown = (
         outdir.relative_to(root) if outdir.is_relative_to(root) else outdir
     )  # as notebooks take it, wherever they run
-    print(f"\nTo train on it: notebooks/02_train.ipynb with dataset {options.dataset!r}, trick {options.trick!r}, "
+    print(f"\nTo train on it: notebooks/02_train.ipynb with dataset {options.dataset!r}, trick {trick!r}, "
           f"generated_dir {str(shown)!r}")  # fmt: skip
 
 
@@ -208,6 +213,8 @@ def _export(options: argparse.Namespace) -> None:
     if receipt is None and any((folder / name).exists() for name in ("plan.json", "import.json")):
         raise InputError(f"{options.set} is not finished; give the command that makes it once more, then export it.")
     shards, out = set_files(folder), options.out.absolute()
+    if out.resolve().is_relative_to(folder.resolve()):
+        raise InputError(f"{options.out} lies in the set itself; give a place outside of it.")
     if options.to == "huggingface":
         count = exports.export_huggingface(shards, out, receipt, options.licence)
     elif options.to == "npz":

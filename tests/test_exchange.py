@@ -328,12 +328,54 @@ def test_images_of_several_sizes_are_refused_or_made_one(tmp_path):
     ):
         import_set(open_source(tmp_path / "mine"), tmp_path / "set")
     assert not list((tmp_path / "set").glob("[!.]*"))  # nothing that counts
-    assert load_shards(import_set(open_source(tmp_path / "mine"), tmp_path / "set", size=4)).images.shape == (
+    assert load_shards(import_set(open_source(tmp_path / "mine"), tmp_path / "set", size=8)).images.shape == (
         3,
         3,
         4,
         4,
     )
+
+
+def test_pixels_of_more_than_8_bits_are_not_cut_off_in_silence(tmp_path):
+    (tmp_path / "mine" / "a").mkdir(parents=True)
+    Image.fromarray(np.full((4, 4), 40_000, np.uint16)).save(tmp_path / "mine" / "a" / "0.png")
+    with pytest.raises(InputError, match="more than 8 bits"):
+        import_set(open_source(tmp_path / "mine"), tmp_path / "set")
+
+
+def test_files_that_are_left_out_are_told(tmp_path, capsys):
+    write_folder(tmp_path / "mine", {"a": 1})
+    for name in ("b.gif", "c.gif", "readme.txt"):
+        (tmp_path / "mine" / "a" / name).write_bytes(b"x")
+    open_source(tmp_path / "mine")
+    assert "3 files are of no kind that is read, and are left out: 2 .gif, 1 .txt." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("file", ["thesis.tex", "a/0.png", "other.parquet"])
+def test_an_import_never_mixes_with_what_is_there(tmp_path, file):
+    write_folder(tmp_path / "mine", {"a": 1})
+    (tmp_path / "set" / file).parent.mkdir(parents=True)
+    (tmp_path / "set" / file).write_bytes(b"mine")
+    with pytest.raises(InputError, match="holds something else"):
+        import_set(open_source(tmp_path / "mine"), tmp_path / "set")
+    assert [path for path in (tmp_path / "set").rglob("[!.]*") if path.is_file()] == [tmp_path / "set" / file]
+
+
+def test_the_same_import_again_changes_nothing(tmp_path):
+    write_folder(tmp_path / "mine", {"a": 2})
+    import_set(open_source(tmp_path / "mine"), tmp_path / "set")
+    before = (tmp_path / "set" / "receipt.json").read_bytes()
+    import_set(open_source(tmp_path / "mine"), tmp_path / "set")
+    assert (tmp_path / "set" / "receipt.json").read_bytes() == before
+
+
+def test_a_set_that_is_being_drawn_is_not_yet_one(tmp_path, capsys):
+    (tmp_path / ".out.synthlib").mkdir()
+    (tmp_path / ".out.synthlib" / "plan.json").write_text("{}")
+    for part in ("", "part-00000-x.parquet"):
+        (tmp_path / ".out.synthlib" / part).touch() if part else None
+        assert cli.main(["describe", str(tmp_path / "out")]) == 2
+        assert "no finished shard yet" in capsys.readouterr().err
 
 
 def test_a_broken_image_is_named_and_nothing_is_left(tmp_path, capsys):

@@ -121,8 +121,12 @@ def export_npz(shards: Sequence[Path], path: Path) -> int:
     rows: all other columns, as the bytes of a Parquet file. Reads with numpy and Pillow alone, without pickle: image i is
     encoded[offsets[i] : offsets[i + 1]].
     """
-    if path.suffix != ".npz" or path.exists():
-        raise InputError(f"{path} is there already or no .npz; expected the name of a new .npz file.")
+    if path.suffix != ".npz":
+        raise InputError(f"{path} has no .npz at its end; expected the name of a new .npz file.")
+    if path.exists():
+        raise InputError(
+            f"{path} is there already; expected the name of a new .npz file: give another, or delete that one."
+        )
     size = sum(shard.stat().st_size for shard in shards)
     if size > NPZ_BYTES:
         raise InputError(
@@ -185,7 +189,7 @@ def data_card(rows: pa.Table, name: str, receipt: dict[str, Any] | None, licence
         task_categories=["image-classification"],
         size_categories=[_size_category(len(rows))],
         pretty_name=name,
-        tags=["synthetic", "synthlib"],
+        tags=["synthlib", *(["synthetic"] if models or origin.get("url") else [])],
         configs=[{"config_name": "default", "data_files": [{"split": "train", "path": "data/*.parquet"}]}],
     )
     counts = Counter(rows["class"].to_pylist())

@@ -24,6 +24,7 @@ from synthlib.settings import UNKNOWN, InputError, condition_name
 
 SHARD_ROWS = 1000
 WHOSE_FILE = "import.json"  # says what set a folder holds, also after an interruption
+SIZES = (8, 2048)  # pixels, of what is resized
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "PPM", "TIFF")
 CODE = ("data.imports", "data.sources", "data.archives")  # what decides the images of an import
 
@@ -57,17 +58,17 @@ def import_set(
     """
     trick, spec = _trick_of(source, trick), read_spec(dataset, source.classes if dataset == "own" else [])
     known = match_classes(source.classes, list(spec.classes), source.name, dataset)
-    if size < 0 or (size and source.rows is not None):
-        raise InputError(
-            f"size is {size}; expected 0, to keep images as they are, or for images made elsewhere one size."
-        )
+    if size and source.rows is not None:
+        raise InputError(f"size is {size}; expected none for {source.name}, whose rows say how its images were made.")
+    if size and not SIZES[0] <= size <= SIZES[1]:
+        raise InputError(f"size is {size}; expected {SIZES[0]} to {SIZES[1]} pixels, or 0 to keep images as they are.")
     origin = origin or {"name": source.name}
     parameters = {"run_dir": str(run_dir), "dataset": dataset, "classes": source.classes if dataset == "own" else []}
     parameters |= {"trick": trick, "size": size, "origin": origin}
     folder, started = paths.resolve(run_dir), time.time()
     with receipts.claim_folder(folder) as lock:
-        there = receipts.read_receipt(folder) is not None or any(folder.glob("*.parquet"))
-        refusal = InputError(f"{run_dir} holds something else; give a new folder, or delete what is there.")
+        there = any(not path.name.startswith(".") for path in folder.iterdir())
+        refusal = InputError(f"{run_dir} holds something else; expected a new or an empty folder, or this very set.")
         if there and not (folder / WHOSE_FILE).exists():
             raise refusal
         staged = folder / ".importing"
@@ -157,7 +158,7 @@ def match_classes(found: list[str], known: list[str], name: str, dataset: str) -
         less = [ours[key] for key in ours if key not in theirs]
         raise SourceError(
             f"{name} has {len(found)} classes, {dataset} has {len(known)}; only there: {_few(more)}; missing there: "
-            f"{_few(less)}. Expected the same names: rename its folders, or name the data set that it is of."
+            f"{_few(less)}. Expected the same names, case and spaces aside: rename its folders, or name the data set it is of."
         )
     return {theirs[key]: ours[key] for key in theirs}
 
@@ -193,6 +194,8 @@ def read_picture(data: bytes, name: str, size: int = 0) -> Picture:
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             image.load()
+            if image.mode[0] in "IF":
+                raise ValueError(f"pixels of more than 8 bits, mode {image.mode}")
             mode = f"{image.mode} with transparent pixels" if _see_through(image) else image.mode
             rgb = image.convert("RGB")
             kept = image.mode == "RGB" and "transparency" not in image.info and image.format in ("PNG", "JPEG")
@@ -202,7 +205,8 @@ def read_picture(data: bytes, name: str, size: int = 0) -> Picture:
             f"{name} is no whole image ({str(error)[:80]}); expected {', '.join(FORMATS)}: remove or mend it."
         )
     if size:
-        converted = f"were cropped and resized to {size} x {size}" if rgb.size != (size, size) else converted
+        cropped = f"were cropped and resized to {size} x {size} PNG" if rgb.size != (size, size) else ""
+        converted = ", ".join(filter(None, (converted, cropped)))
         rgb = ImageOps.fit(rgb, (size, size), Image.Resampling.BICUBIC) if rgb.size != (size, size) else rgb
     pixels = np.asarray(rgb)
     return Picture(

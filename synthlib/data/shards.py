@@ -148,6 +148,10 @@ def set_folder(given: str | Path) -> Path:
     for place in (folder, folder.parent / f".{folder.name}.synthlib", folder / "data"):
         if any(place.glob("*.parquet")):
             return place
+        if (place / "plan.json").is_file():
+            raise InputError(
+                f"{given} has no finished shard yet; give the command that draws it again, and let it end."
+            )
     raise InputError(
         f"{given} has no shards; expected the folder of a generated, imported or downloaded set: bring others in with "
         "`synthlib import`."
@@ -165,6 +169,8 @@ def set_files(folder: Path) -> list[Path]:
             raise InputError(
                 f"{folder / name} is missing or damaged (its sha256 is not its receipt's); make the set again."
             )
-    if names:
-        return [folder / name for name in names]
-    return [path for path in sorted(folder.glob("*.parquet")) if not path.name.startswith((".", "part-"))]
+    files = [folder / name for name in names] or sorted(folder.glob("*.parquet"))
+    files = [path for path in files if not path.name.startswith((".", "part-"))]
+    if not files:
+        raise InputError(f"{folder} has no finished shard yet; give the command that makes it again, and let it end.")
+    return files

@@ -5,6 +5,7 @@ import json
 import os
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -106,7 +107,7 @@ def _by_class(path: Path, files: Iterable[tuple[str, Callable[[], bytes]]]) -> S
 
 
 def _folder(path: Path) -> Source:
-    found = []
+    found, ignored = [], Counter()
     for place, folders, names in os.walk(path, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith((".", "__MACOSX"))]
         if len(Path(place).parents) > len(path.parents) + 20:
@@ -116,6 +117,11 @@ def _folder(path: Path) -> Source:
         for file in (Path(place, name) for name in names):
             if is_image(file.name):
                 found.append((file.relative_to(path).as_posix(), file.read_bytes))
+            elif not file.name.startswith("."):
+                ignored[file.suffix.lower() or file.name] += 1
+    if ignored and found:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in ignored.most_common(10))
+        print(f"{ignored.total()} files are of no kind that is read, and are left out: {kinds}.")
     return _by_class(path, found)
 
 
