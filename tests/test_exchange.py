@@ -328,12 +328,8 @@ def test_images_of_several_sizes_are_refused_or_made_one(tmp_path):
     ):
         import_set(open_source(tmp_path / "mine"), tmp_path / "set")
     assert not list((tmp_path / "set").glob("[!.]*"))  # nothing that counts
-    assert load_shards(import_set(open_source(tmp_path / "mine"), tmp_path / "set", size=8)).images.shape == (
-        3,
-        3,
-        4,
-        4,
-    )
+    images = load_shards(import_set(open_source(tmp_path / "mine"), tmp_path / "set", size=8)).images
+    assert images.shape == (3, 3, 8, 8)
 
 
 def test_pixels_of_more_than_8_bits_are_not_cut_off_in_silence(tmp_path):
