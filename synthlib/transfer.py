@@ -3,10 +3,12 @@
 A partial file lies beside it, as NAME.part, until it is whole or known to be wrong.
 """
 
+import contextlib
 import io
+import logging
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -103,6 +105,18 @@ def fetch_file(
     return part.replace(path)
 
 
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without huggingface_hub's lines about each try: what it comes to is said once."""
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
 def _bring(
     url: str,
     part: Path,
@@ -120,7 +134,7 @@ def _bring(
     if size is None:
         most = max(shutil.disk_usage(part.parent).free - SPARE, 0) + (part.stat().st_size if part.exists() else 0)
     try:
-        with _BoundedFile(part, most) as out:
+        with _quiet(), _BoundedFile(part, most) as out:
             start = out.tell()
             headers = {**PLAIN, **headers}
             try:
@@ -154,7 +168,8 @@ def fetch_small(url: str, name: str, most: int) -> bytes:
 
     buffer = _BoundedBuffer(most)
     try:
-        http_get(url, buffer, headers=PLAIN, displayed_filename=name)
+        with _quiet():
+            http_get(url, buffer, headers=PLAIN, displayed_filename=name)
     except _TooMuchError:
         raise ValueError(f"more than {most} bytes")
     return buffer.getvalue()

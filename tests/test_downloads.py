@@ -4,12 +4,14 @@ import hashlib
 import io
 import pickle
 import re
+import tarfile
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from local_record import tar_gz
+from local_record import member, tar_gz
 from PIL import Image
 
 from synthlib import cli, receipts
@@ -186,6 +188,72 @@ def test_without_a_checksum_a_bad_first_copy_is_not_trusted_for_ever(record_serv
     assert read_shards(download(name)).labels.numel() == 10 * PER_CLASS
     assert "this first copy is trusted" in capsys.readouterr().out
     assert "first use" in receipts.read_receipt(home / name)["parameters"]["origin"]["md5"]
+
+
+NAME = "cifar10_generated_32A"
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [{"drops": 2}, {"stalls": 1}, {"redirects": 2}, {"drops": 1, "ranges": False}],
+    ids=lambda odd: " ".join(odd),
+)
+def test_a_connection_that_is_only_bad_is_resumed_to_the_end(record_server, home, odd):
+    hosted = serve(record_server, NAME)
+    for knob, value in odd.items():
+        setattr(hosted, knob, value)
+    assert len(read_shards(download(NAME)).labels) == 10 * PER_CLASS
+    assert len(record_server.downloads()) > 1 or "redirects" in odd
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [{"length": 10**6}, {"length": 100}, {"endless": True}, {"redirects": 1000}, {"status": 404}, {"status": 503},
+     {"sent": b"<html>sign in</html>"}, {"sent": tar_gz({"x/cat/1.png": b""})}, {"md5": "wrong"}, {"stalls": 1000}],
+    ids=lambda odd: " ".join(f"{knob} {str(value)[:8]}" for knob, value in odd.items()),
+)  # fmt: skip
+def test_a_server_that_lies_is_refused_in_one_line_and_leaves_nothing_that_counts(
+    record_server, home, capsys, caplog, odd
+):
+    hosted = serve(record_server, NAME)
+    for knob, value in odd.items():
+        setattr(hosted, knob, value)
+    assert cli.main(["download", NAME]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert not [
+        path for path in home.rglob("*") if path.is_file() and not path.name.startswith(".") and path.suffix != ".part"
+    ]
+    assert not caplog.records  # nor in huggingface_hub's eleven lines about its tries
+    for knob in odd:  # and when it has come to its senses, all is well
+        setattr(hosted, knob, type(hosted)(b"").__dict__[knob])
+    assert len(read_shards(download(NAME)).labels) == 10 * PER_CLASS
+
+
+def hostile(kind):
+    """An archive of the authors' set with one member too many, or broken."""
+    files = authors_archive(NAME)
+    members = {"link": [member("x/l.png", tarfile.SYMTYPE, "/etc/passwd")], "hard link": [member("x/l.png", tarfile.LNKTYPE)],
+               "device": [member("x/d.png", tarfile.CHRTYPE)], "fifo": [member("x/f.png", tarfile.FIFOTYPE)],
+               "huge": [member("x/h.png", size=2**40)]}.get(kind, [])  # fmt: skip
+    more = {"above": {"../../evil.png": b"x"}, "absolute": {"/tmp/synthlib-evil.png": b"x"},
+            "bomb": {"x/bomb.txt": bytes(100_000_000)}}.get(kind, {})  # fmt: skip
+    data = tar_gz(files | more, members, tarfile.GNU_FORMAT)
+    return data[: len(data) // 2] if kind == "half" else b"PK" + data if kind == "zip" else data
+
+
+@pytest.mark.parametrize(
+    "kind", ["link", "hard link", "device", "fifo", "huge", "above", "absolute", "bomb", "half", "zip"]
+)
+@pytest.mark.parametrize("md5", ["right", None])
+def test_an_archive_that_is_hostile_is_refused_in_one_line_and_leaves_nothing(record_server, home, capsys, kind, md5):
+    served = record_server.add(HOSTED[NAME].record, f"{NAME}.tar.gz", hostile(kind), md5=md5)
+    assert cli.main(["download", NAME]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert not [path for path in (home / NAME).rglob("*") if not path.name.startswith(".lock")]
+    assert {path.name for path in home.parent.iterdir()} == {"data"}  # nothing beside
+    assert not Path("/tmp/synthlib-evil.png").exists()
+    served.data = tar_gz(authors_archive(NAME))  # mended by its makers
+    assert len(read_shards(download(NAME)).labels) == 10 * PER_CLASS
 
 
 def test_an_unknown_name_is_one_line_with_the_nearest(capsys):
