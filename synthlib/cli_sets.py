@@ -192,7 +192,9 @@ def _import(options: argparse.Namespace) -> None:
     from synthlib.data.imports import import_set
     from synthlib.data.sources import open_source
 
-    outdir = options.outdir.absolute()
+    outdir, given = options.outdir.absolute(), options.source.absolute()
+    if receipts.read_receipt(given.parent / f".{given.name}.synthlib"):
+        print(f"{options.source} was drawn here: describe, export and redraw take it as it is, with its prompts.")
     import_set(open_source(options.source), outdir, options.dataset, options.trick, options.size)
     _print_description(outdir)
     trick = receipts.read_receipt(outdir)["parameters"]["trick"]

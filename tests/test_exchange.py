@@ -617,6 +617,20 @@ def test_hidden_files_and_macs_leftovers_are_no_images(tmp_path):
     assert [item.file for item in open_source(tmp_path).items] == ["a/0.png"]
 
 
+def test_a_reader_of_duplicates_is_told_file_names(tmp_path, capsys):
+    write_folder(tmp_path / "mine", {"a": 2, "b": 1})
+    (tmp_path / "mine" / "b" / "again.png").write_bytes((tmp_path / "mine" / "a" / "1.png").read_bytes())
+    assert cli.main(["import", str(tmp_path / "mine"), str(tmp_path / "set")]) == 0
+    assert "a/1.png = b/again.png" in capsys.readouterr().out
+
+
+def test_a_set_that_was_drawn_here_is_better_taken_as_it_is(drawn, tmp_path, capsys):
+    export_folder(set_files(drawn), tmp_path / "out")
+    (tmp_path / ".out.synthlib").symlink_to(drawn)
+    assert cli.main(["import", str(tmp_path / "out"), str(tmp_path / "set")]) == 0
+    assert "out was drawn here" in capsys.readouterr().out
+
+
 def test_looking_at_a_damaged_set_says_so_and_changes_nothing(tmp_path, capsys):
     write_folder(tmp_path / "mine", {"a": 2})
     (file,) = import_set(open_source(tmp_path / "mine"), tmp_path / "set")

@@ -26,17 +26,8 @@ BAR = 40  # and for the longest bar of the histogram
 FEW = 5  # examples of ids, prompts, groups
 BINS = 10
 NEEDED = ("image", "image_id", "label", "class", "trick", "replicate", "index", "pixels_sha256")
-DRAWN_WITH = (
-    "model",
-    "revision",
-    "scheduler",
-    "num_inference_steps",
-    "precision",
-    "device",
-    "batch_size",
-    "resize",
-    "lossy",
-)
+DRAWN_WITH = ("model", "revision", "scheduler", "num_inference_steps", "precision", "device", "batch_size", "resize",
+              "lossy")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -53,7 +44,7 @@ class Guidance:
 
 @dataclass(frozen=True)
 class Duplicates:
-    """Groups of images with the same pixels. examples: some groups' image_ids, a few of each."""
+    """Groups of images with the same pixels. examples: some groups' image_ids (of an imported set, file names), a few of each."""
 
     groups: int
     beyond_first: int
@@ -103,8 +94,8 @@ def describe(files: Sequence[Path], receipt: dict | None) -> Description:
         table = read_rows(path, with_images=True)
         sizes = [_header(value["bytes"].as_py(), path) for value in table["image"]]
         formats.update(f"{width} x {height} {kind}" for width, height, kind in sizes)
-        shas = zip(table["image_id"].to_pylist(), table["pixels_sha256"].to_pylist(), sizes, strict=True)
-        black += [image_id for image_id, sha, (width, height, _) in shas if sha == _black(width, height)]
+        shas = zip(_told_names(table), table["pixels_sha256"].to_pylist(), sizes, strict=True)
+        black += [name for name, sha, (width, height, _) in shas if sha == _black(width, height)]
         tables.append(table.drop_columns(["image"]))
     rows = pa.concat_tables(tables)
     names, classes = rows["class"].to_pylist(), shard_classes(rows)
@@ -132,7 +123,7 @@ def describe(files: Sequence[Path], receipt: dict | None) -> Description:
         asked=len(answers),
         black=len(black),
         black_examples=black[:FEW],
-        duplicates=_duplicates(rows["pixels_sha256"].to_pylist(), rows["image_id"].to_pylist(), names),
+        duplicates=_duplicates(rows["pixels_sha256"].to_pylist(), _told_names(rows), names),
         drawn_with={
             name: [value for value in rows[name].unique().to_pylist() if value is not None]
             for name in DRAWN_WITH
@@ -164,6 +155,13 @@ def _column(rows: pa.Table, name: str) -> list:
     return rows[name].to_pylist() if name in rows.column_names else [None] * len(rows)
 
 
+def _told_names(rows: pa.Table) -> list[str]:
+    """What a reader knows each image by: in an imported set its file's name, else its image_id."""
+    return [
+        file or image_id for file, image_id in zip(_column(rows, "file"), rows["image_id"].to_pylist(), strict=True)
+    ]
+
+
 def _header(data: bytes, path: Path) -> tuple[int, int, str]:
     """Width, height and format of an encoded image: PIL decodes nothing before it must."""
     try:
@@ -188,7 +186,7 @@ def _guidance(values: list[float | None]) -> Guidance | None:
     return Guidance(len(scales), low, float(scales.mean()), high, edges.tolist(), counts.tolist())
 
 
-def _duplicates(shas: list[str], ids: list[str], classes: list[str]) -> Duplicates:
+def _duplicates(shas: list[str], told: list[str], classes: list[str]) -> Duplicates:
     members: dict[str, list[int]] = defaultdict(list)
     for number, sha in enumerate(shas):
         members[sha].append(number)
@@ -197,7 +195,7 @@ def _duplicates(shas: list[str], ids: list[str], classes: list[str]) -> Duplicat
         groups=len(groups),
         beyond_first=sum(len(found) - 1 for found in groups),
         across_classes=sum(len({classes[number] for number in found}) > 1 for found in groups),
-        examples=[[ids[number] for number in found[:FEW]] for found in groups[:FEW]],
+        examples=[[told[number] for number in found[:FEW]] for found in groups[:FEW]],
     )
 
 

@@ -17,19 +17,8 @@ import pyarrow.parquet as pq
 from synthlib.data.archives import SourceError, is_image, read_archive
 
 # Columns that only our own shards have all of: a source with them is a set of ours that comes back, prompts and all.
-OWN_COLUMNS = {
-    "image_id",
-    "label",
-    "class",
-    "prompt",
-    "domain",
-    "trick",
-    "guidance_scale",
-    "seed",
-    "replicate",
-    "index",
-    "pixels_sha256",
-}
+OWN_COLUMNS = {"image_id", "label", "class", "prompt", "domain", "trick", "guidance_scale", "seed", "replicate", "index",
+               "pixels_sha256"}  # fmt: skip
 
 
 @dataclass(frozen=True)
