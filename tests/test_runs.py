@@ -267,6 +267,7 @@ def started(root, *words):
     return subprocess.Popen(
         command, cwd=root, env=environment(root), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a CI in the background ignores Ctrl-C, and so would it
     )  # fmt: skip
 
 
