@@ -381,6 +381,8 @@ def test_a_broken_image_is_named_and_nothing_is_left(tmp_path, capsys):
     said = capsys.readouterr().err
     assert "a/0.png of mine is no whole image" in said and len(said.splitlines()) == 1
     assert not list((tmp_path / "set").glob("[!.]*"))
+    with pytest.raises(InputError, match=r"x is no whole image \(of no kind that is known\)"):
+        read_picture(b"not an image", "x")
 
 
 def test_an_import_that_was_killed_is_done_again_and_others_sets_are_safe(tmp_path, drawn):

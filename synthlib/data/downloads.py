@@ -53,7 +53,7 @@ EUROSAT_URL = (
     "https://huggingface.co/datasets/torchgeo/eurosat/resolve/c877bcd43f099cd0196738f714544e355477f3fd/EuroSAT.zip"
 )
 EUROSAT_MD5 = "c8fa014336c82ac7804f0398fcb19387"
-LICENCES = {"cifar10": "not stated by its makers", "cifar100": "not stated by its makers", "eurosat": "mit"}
+REAL_LICENCES = {"cifar10": "not stated by its makers", "cifar100": "not stated by its makers", "eurosat": "mit"}
 
 
 def download(name: str) -> Path:
@@ -118,7 +118,7 @@ def _download_real(name: str, folder: Path) -> Path:
 
 
 def _real_file(file: str, url: str, md5: str, name: str) -> records.RecordFile:
-    return records.with_size(records.RecordFile(file, url, None, md5, LICENCES[name], "", ""))
+    return records.with_size(records.RecordFile(file, url, None, md5, REAL_LICENCES[name], "", ""))
 
 
 def _count(images: Iterable[tuple[Any, int]], classes: list[str]) -> str:

@@ -24,7 +24,7 @@ from synthlib.settings import InputError
 
 NPZ_BYTES = 4_000_000_000  # a packed .npz is made and read in one piece, in memory
 # Of the checkpoints that the kit's own experiments draw with, by what rows say of the model.
-LICENCES = {"CompVis/stable-diffusion-v1-4": "creativeml-openrail-m", "synthlib/pocket": "mit"}
+MODEL_LICENCES = {"CompVis/stable-diffusion-v1-4": "creativeml-openrail-m", "synthlib/pocket": "mit"}
 PROMPTS_SHOWN = 20  # of each trick, on a data set's card; all are in the column prompt
 
 
@@ -169,21 +169,22 @@ def export_huggingface(shards: Sequence[Path], outdir: Path, receipt: dict[str, 
     rows = _facts(shards)
     with _whole(outdir) as part:
         (part / "data").mkdir()
-        for number, shard in enumerate(progress(shards, "export", unit="shard")):
-            shutil.copyfile(shard, part / "data" / f"train-{number:05d}-of-{len(shards):05d}.parquet")
-        card = data_card(rows, outdir.name, receipt, licence, shards)
+        files = {f"train-{i:05d}-of-{len(shards):05d}.parquet": shard for i, shard in enumerate(shards)}
+        for name, shard in progress(files.items(), "export", len(files), "shard"):
+            shutil.copyfile(shard, part / "data" / name)
+        card = data_card(rows, outdir.name, receipt, licence, files)
         (part / "README.md").write_text(card, encoding="utf-8")
     return len(rows)
 
 
-def data_card(rows: pa.Table, name: str, receipt: dict[str, Any] | None, licence: str, shards: Sequence[Path]) -> str:
-    """The card of a set, as the hub wants it: prompts, counts, model and its licence, intended use, checksums."""
+def data_card(rows: pa.Table, name: str, receipt: dict[str, Any] | None, licence: str, files: dict[str, Path]) -> str:
+    """The card of a set, as the hub wants it: prompts, counts, model and its licence, intended use, checksums of `files`."""
     from huggingface_hub import DatasetCardData
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     models = _distinct(rows, "model")
     origin = (receipt or {}).get("parameters", {}).get("origin", {})
-    licence = licence or origin.get("licence") or (LICENCES.get(models[0], "") if len(models) == 1 else "")
+    licence = licence or origin.get("licence") or (MODEL_LICENCES.get(models[0], "") if len(models) == 1 else "")
     about = DatasetCardData(
         license=licence or "unknown",
         task_categories=["image-classification"],
@@ -214,7 +215,7 @@ def data_card(rows: pa.Table, name: str, receipt: dict[str, Any] | None, licence
         flagged=_flagged(rows),
         replicates=len(_distinct(rows, "replicate")),
         columns=rows.column_names,
-        files={f"train-{i:05d}-of-{len(shards):05d}.parquet": digests.sha256_file(s) for i, s in enumerate(shards)},
+        files={name: digests.sha256_file(shard) for name, shard in files.items()},
         recorded=(receipt or {}).get("recorded", {}),
     )  # fmt: skip
 

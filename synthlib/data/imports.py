@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from synthlib import digests, paths, receipts
 from synthlib.data.archives import SourceError
@@ -129,7 +129,7 @@ def _write_shards(
         names.append(f"shard-{len(names):05d}.parquet")
         receipts.write_atomic(folder / names[-1], shard_bytes(part, [p.data for p in few], list(spec.classes)))
         converted += [picture.converted for picture in few if picture.converted]
-        content.update("".join(f"{p['label']} {p['pixels_sha256']}\n" for p in part.to_pylist()).encode())
+        content.update(digests.sha256_json(part.select(["label", "pixels_sha256"]).to_pydict()).encode())
     for kind in sorted(set(converted)):
         print(f"{converted.count(kind)} images {kind}.")
     return names, content.hexdigest()
@@ -145,7 +145,6 @@ def match_classes(found: list[str], known: list[str], name: str, dataset: str) -
 
     SourceError, with both lists, unless it is one to one.
     """
-
     if set(found) == set(known):
         return {name: name for name in found}
 
@@ -201,9 +200,8 @@ def read_picture(data: bytes, name: str, size: int = 0) -> Picture:
             kept = image.mode == "RGB" and "transparency" not in image.info and image.format in ("PNG", "JPEG")
             converted = "" if kept else f"were {image.format} {mode} and became PNG RGB"
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise SourceError(
-            f"{name} is no whole image ({str(error)[:80]}); expected {', '.join(FORMATS)}: remove or mend it."
-        )
+        why = "of no kind that is known" if isinstance(error, UnidentifiedImageError) else str(error)[:80]
+        raise SourceError(f"{name} is no whole image ({why}); expected {', '.join(FORMATS)}: remove or mend it.")
     if size:
         cropped = f"were cropped and resized to {size} x {size} PNG" if rgb.size != (size, size) else ""
         converted = ", ".join(filter(None, (converted, cropped)))
@@ -237,7 +235,7 @@ def _new_rows(source: Source, spec: DatasetSpec, known: dict[str, str], trick: s
         "class": names,
         "prompt": pa.nulls(n, pa.string()),
         "domain": pa.nulls(n, pa.string()),
-        "trick": [condition_name(trick)] * n,
+        "trick": [trick] * n,
         "guidance_scale": pa.nulls(n, pa.float32()),
         "seed": pa.nulls(n, pa.uint64()),
         "replicate": pa.array(np.zeros(n, np.int64)),

@@ -19,6 +19,8 @@ from synthlib.data.archives import SourceError, is_image, read_archive
 # Columns that only our own shards have all of: a source with them is a set of ours that comes back, prompts and all.
 OWN_COLUMNS = {"image_id", "label", "class", "prompt", "domain", "trick", "guidance_scale", "seed", "replicate", "index",
                "pixels_sha256"}  # fmt: skip
+SPLITS = {"train", "training", "test", "testing", "val", "valid", "validation"}  # which are no classes
+PACKED = "encoded (uint8, all images end to end), offsets [N + 1], labels [N], class_names [C]"
 
 
 @dataclass(frozen=True)
@@ -42,9 +44,6 @@ class Source:
     classes: list[str]
     rows: pa.Table | None = None
     sequential: bool = False
-
-
-SPLITS = {"train", "training", "test", "testing", "val", "valid", "validation"}
 
 
 def open_source(path: Path) -> Source:
@@ -115,8 +114,7 @@ def _folder(path: Path) -> Source:
 
 
 def _packed(path: Path) -> Source:
-    """The layout of `export --to npz`: encoded (uint8, all images end to end), offsets [N + 1], labels [N], class_names [C]."""
-    wanted = f"expected {_packed.__doc__.partition(': ')[2]}"
+    """A file of the arrays PACKED, and of our own `rows`, as `export --to npz` writes it."""
     try:
         with np.load(path, allow_pickle=False) as packed:
             encoded, offsets, labels = (packed[name] for name in ("encoded", "offsets", "labels"))
@@ -133,13 +131,13 @@ def _packed(path: Path) -> Source:
         zlib.error,
         pa.ArrowInvalid,
     ) as error:
-        raise SourceError(f"{path} cannot be read as a packed .npz ({str(error)[:80]}); {wanted}")
+        raise SourceError(f"{path} cannot be read as a packed .npz ({str(error)[:80]}); expected {PACKED}.")
     integers = all(array.dtype.kind in "iu" and array.ndim == 1 for array in (offsets, labels))
     n = len(labels) if integers else -1
     whole = encoded.dtype == np.uint8 and encoded.ndim == 1 and offsets.shape == (n + 1,)
     whole = whole and (rows is None or len(rows) == n)
     if not whole or np.any(np.diff(offsets) <= 0) or (n and (offsets[0] < 0 or offsets[-1] > len(encoded))):
-        raise SourceError(f"{path} has lengths or offsets that do not fit together; {wanted}")
+        raise SourceError(f"{path} has lengths or offsets that do not fit together; expected {PACKED}.")
     if n and not (labels.min() >= 0 and labels.max() < len(classes)):
         raise SourceError(f"{path} has labels from {labels.min()} to {labels.max()}; expected 0 to {len(classes) - 1}.")
     items = [

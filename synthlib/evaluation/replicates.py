@@ -30,7 +30,7 @@ def evaluate_replicates(real: ImageSet, settings: EvaluateSettings, folder: Path
     images = digests.sha256_bytes(real.images.numpy().tobytes() + real.labels.numpy().tobytes())
     drawn = receipts.read_receipt(settings.generated_dir)["parameters"]
     set_digest = digests.sha256_json(receipts.output_digests(settings.generated_dir))[:12]  # of images made elsewhere
-    experiment_seed = drawn.get("seed", f"given {set_digest}")
+    origin = drawn.get("seed", f"given {set_digest}")
     files, rows, by_class = [], [], []
     names = receipts.output_names(settings.trained_dir, ".safetensors")
     for name in progress(names, f"{settings.dataset} {settings.trick} {settings.architecture}", unit="replicate"):
@@ -56,7 +56,7 @@ def evaluate_replicates(real: ImageSet, settings: EvaluateSettings, folder: Path
             trick=settings.trick,
             architecture=settings.architecture,
             replicate=record["replicate"],
-            generation_seed=f"{experiment_seed}:{record['replicate']}",
+            generation_seed=f"{origin}:{record['replicate']}",
             training_seed=record["training_seed"],
             n_train=record["n_train"],
             n_steps=record["n_steps"],
