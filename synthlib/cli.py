@@ -1,4 +1,4 @@
-"""The command line: experiments (reproduce, status, run); the commands for sets of images are in cli_sets."""
+"""The command line: experiments (reproduce, status, run); cli_sets has those for sets of images, cli_classifiers the rest."""
 
 import argparse
 import json
@@ -7,7 +7,7 @@ import signal
 import sys
 from pathlib import Path
 
-from synthlib import cli_sets, interrupts, paths
+from synthlib import cli_classifiers, cli_sets, interrupts, paths
 from synthlib.settings import InputError
 
 
@@ -63,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(command=_run)
 
     cli_sets.add_commands(commands)
+    cli_classifiers.add_commands(commands)
     return parser
 
 

@@ -10,7 +10,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -67,14 +67,39 @@ def fetch(model: str, revision: str = "", safety: bool = False) -> Path:
 
     Raises InputError for what is no model, cannot be reached, is gated, damaged, without safetensors, or too big.
     """
-    found = find(model, revision, safety)
-    if found:
+    if found := find(model, revision, safety):
         return found
     if not is_hub_id(model):
         raise InputError(
             f"no model {model!r} on this machine; expected a diffusers folder, a .safetensors or .ckpt file, or a hub id "
             "such as CompVis/stable-diffusion-v1-4."
         )
+    return _fetch(model, revision, "", lambda at: find(model, at, safety), lambda *of: _download(model, *of, safety))
+
+
+def fetch_one(model: str, file: str, revision: str = "", instead: str = "") -> Path:
+    """One file of a hub repository, as fetch_one("timm/resnet18.a1_in1k", "model.safetensors"): found, announced, resumed,
+    verified and refused as by `fetch`. instead: what to take where there is no `file`; InputError where there is neither.
+    """
+    if not is_hub_id(model):
+        raise InputError(f"{model!r} is no hub id; expected owner/name, such as timm/resnet18.a1_in1k.")
+    names = [name for name in (file, instead) if name]
+
+    def find_one(commit: str) -> Path | None:
+        return next((path for n in names if (path := _store(model) / "snapshots" / commit / n).is_file()), None)
+
+    def bring_one(info: Any, host: str) -> Path:
+        listed = [file for name in names for file in info.siblings or [] if file.rfilename == name]
+        if not listed:
+            raise InputError(f"{model} at {info.sha[:7]} has no {' or '.join(names)}; choose another revision.")
+        return _bring(model, info, listed[:1], host) / listed[0].rfilename
+
+    commit = commit_of(model, revision)
+    return (commit and find_one(commit)) or _fetch(model, commit or revision, file, find_one, bring_one)
+
+
+def _fetch(model: str, revision: str, file: str, find: Callable, download: Callable) -> Path:
+    """What find(commit) has, else what download(info, host) brings, once among steps that run side by side."""
     from huggingface_hub import HfApi, constants, errors
     from huggingface_hub.utils import WeakFileLock
 
@@ -87,19 +112,19 @@ def fetch(model: str, revision: str = "", safety: bool = False) -> Path:
         if not COMMIT.fullmatch(info.sha or ""):
             raise ValueError("no commit")
         lock.parent.mkdir(parents=True, exist_ok=True)
-        with WeakFileLock(lock):  # steps that run side by side fetch a model once
-            folder = find(model, info.sha, safety) or _download(model, info, host, safety)
+        with WeakFileLock(lock):
+            found = find(info.sha) or download(info, host)
             if revision != info.sha:  # after the files, so that an interrupted fetch asks the hub again
                 ref = store / "refs" / revision
                 ref.parent.mkdir(parents=True, exist_ok=True)
                 ref.write_text(info.sha)
     except (errors.HTTPError, OSError, ValueError, KeyError) as error:  # HTTPError: the HTTP library's own base
-        raise _refusal(error, model, revision, host)
-    return folder
+        raise _refusal(error, model, revision, host, file)
+    return found
 
 
-def _refusal(error: Exception, model: str, revision: str, host: str) -> InputError:
-    """The one line for what went wrong between us and a hub."""
+def _refusal(error: Exception, model: str, revision: str, host: str, file: str) -> InputError:
+    """The one line for what went wrong between us and a hub. file: the one wanted, or "" where a whole model is."""
     from huggingface_hub import errors
 
     cache = _store(model).parent
@@ -118,17 +143,16 @@ def _refusal(error: Exception, model: str, revision: str, host: str) -> InputErr
     if getattr(error, "errno", None) and not isinstance(error, ConnectionError):
         return InputError(f"cannot write into {cache}: {error.strerror}; make room or set HF_HUB_CACHE elsewhere.")
     why = (str(error).strip() or type(error).__name__).splitlines()[0]
+    wanted, given = (f"{model} {file}", f"FOLDER/{file} in its place") if file else (model, "that folder as the model")
     return InputError(
-        f"{model} at {revision} is not whole in {cache}, and {host} cannot be reached ({why[:100]}); try again online "
-        f"(what came is kept), or elsewhere run `hf download {model} --revision {revision} --local-dir FOLDER` and give "
-        "that folder as the model."
+        f"{wanted} at {revision} is not whole in {cache}, and {host} cannot be reached ({why[:100]}); try again online (what "
+        f"came is kept), or elsewhere run `hf download {wanted} --revision {revision} --local-dir FOLDER` and give {given}."
     )
 
 
 def _download(model: str, info: Any, host: str, safety: bool) -> Path:
     """Bring the files that a snapshot lacks into the cache; `info` is a ModelInfo with files_metadata."""
-    store, name = _store(model), f"{model} at {info.sha[:7]}"
-    snapshot, blobs = store / "snapshots" / info.sha, store / "blobs"
+    name = f"{model} at {info.sha[:7]}"
     listed = {file.rfilename: file for file in info.siblings or []}
     if INDEX not in listed:
         raise InputError(f"{name} is no diffusers model (no {INDEX} at {host}); choose one that has it.")
@@ -141,24 +165,32 @@ def _download(model: str, info: Any, host: str, safety: bool) -> Path:
             f"{name} has no config or no safetensors weights in {lacking}/; .bin and .ckpt can hold code and fp16 is less "
             "than we need, so they are not loaded: choose a revision or a copy that has full safetensors."
         )
-    missing = {_promised(listed[p])[1]: listed[p] for p in wanted if not (snapshot / p).exists()}
-    missing = {digest: file for digest, file in missing.items() if not (blobs / digest).exists()}
+    wanted.sort(key=lambda path: path == INDEX)  # it last: without it no snapshot is taken for whole
+    snapshot = _bring(model, info, [listed[path] for path in wanted], host)
+    if not _whole(snapshot, safety):
+        raise InputError(f"{name} is not whole by its own {INDEX}; choose another revision.")
+    return snapshot
+
+
+def _bring(model: str, info: Any, files: list[Any], host: str) -> Path:
+    """The snapshot with these of its listed files, fetched in this order, after one line that says what."""
+    store, name = _store(model), f"{model} at {info.sha[:7]}"
+    snapshot, blobs = store / "snapshots" / info.sha, store / "blobs"
+    files = [file for file in files if not (snapshot / file.rfilename).exists()]
+    missing = {digest: file for file in files if not (blobs / (digest := _promised(file)[1])).exists()}
     size = sum(_promised(file)[0] for file in missing.values())
     size -= sum(path.stat().st_size for path in blobs.glob("*.part") if path.stem in missing)
-    free = shutil.disk_usage(store).free
+    free = shutil.disk_usage(store.parent).free
     if size > free:
         raise InputError(
             f"{name} needs {transfer.amount(size)} in {store.parent}, which has {transfer.amount(free)} free; make room "
             "there, or set HF_HUB_CACHE to a folder that has more."
         )
     if missing:
-        what = f"{len(missing)} files, {transfer.amount(size)}, {_licence(info)}"
-        print(f"Fetching {name}: {what}, from {host} to {store}", flush=True)
-    for path in sorted(wanted, key=lambda path: path == INDEX):  # it last: without it no snapshot is taken for whole
-        if not (snapshot / path).exists():
-            _link(_blob(model, info.sha, listed[path], host), snapshot / path)
-    if not _whole(snapshot, safety):
-        raise InputError(f"{name} is not whole by its own {INDEX}; choose another revision.")
+        what = f"{len(missing)} files" if len(missing) > 1 else next(iter(missing.values())).rfilename
+        print(f"Fetching {name}: {what}, {transfer.amount(size)}, {_licence(info)}, from {host} to {store}", flush=True)
+    for file in files:
+        _link(_blob(model, info.sha, file, host), snapshot / file.rfilename)
     return snapshot
 
 

@@ -36,9 +36,20 @@ def experiment_file(name: str) -> Path:
     return root() / "experiments" / f"{name}.yaml"
 
 
+def experiment_names() -> list[str]:
+    """The experiments there are: every YAML beside them but those that tell of tables, protocols and prompts."""
+    others = {"results", "protocols", "clip_prompts"}
+    return sorted(path.stem for path in (root() / "experiments").glob("*.yaml") if path.stem not in others)
+
+
 def results_file() -> Path:
     """The YAML that defines each table and figure."""
     return root() / "experiments" / "results.yaml"
+
+
+def protocols_file() -> Path:
+    """The YAML of the named ways to train a classifier."""
+    return root() / "experiments" / "protocols.yaml"
 
 
 def published_file() -> Path:

@@ -19,7 +19,7 @@ import psutil
 from synthlib import digests, hub, paths
 from synthlib.locks import Lock, claim
 from synthlib.provenance import recorded
-from synthlib.settings import SETTINGS, InputError, read_yaml
+from synthlib.settings import REAL_TRICKS, SETTINGS, InputError, read_yaml
 
 RECEIPT = "receipt.json"
 # The code that decides the bytes of each kind of costly file. Never settings, receipts, paths or cli.
@@ -36,8 +36,21 @@ COSTLY = {
         "generation.resize",
         "generation.paint",
     ),
-    "checkpoints": ("training.augment", "training.models", "training.train"),
-    "logits": ("training.augment", "training.models", "training.train", "evaluation.predict"),
+    "checkpoints": (
+        "training.augment",
+        "training.models",
+        "training.miniatures",
+        "training.imagenet",
+        "training.optimise",
+        "training.train",
+    ),
+    "logits": (
+        "training.augment",
+        "training.models",
+        "training.miniatures",
+        "training.checkpoint",
+        "evaluation.predict",
+    ),
 }
 
 
@@ -107,6 +120,12 @@ def input_digests(parameters: Mapping[str, Any]) -> dict[str, Any]:
         inputs["model"] = model_digest(parameters["model"], parameters["revision"])
         if parameters["lossy_vae"]:
             inputs["lossy_vae"] = model_digest(parameters["lossy_vae"])
+    if parameters.get("weights"):
+        inputs["weights"] = weights_digest(parameters["weights"])
+    if "split" in parameters or parameters.get("test_every") or parameters.get("trick") in REAL_TRICKS:
+        inputs["real images"] = digests.fingerprint(
+            paths.resolve(parameters["real_dir"] or paths.data_home() / parameters["dataset"])
+        )
     if parameters.get("measures"):
         inputs["referee"] = digests.sha256_file(paths.referee_weights())  # of the feature space
     if "results" in parameters:
@@ -119,6 +138,12 @@ def dataset_digest(dataset: str) -> str | None:
     """Digest of what a data set's YAML says; None if there is none of this name (its reader says so)."""
     file = paths.dataset_files().get(dataset)
     return file and digests.sha256_json(read_yaml(file))
+
+
+def weights_digest(weights: str) -> str | None:
+    """Digest of a file of initial weights; None if there is none."""
+    file = paths.resolve(weights)
+    return digests.sha256_large_file(file) if weights and file.is_file() else None
 
 
 def model_digest(model: str, revision: str = "") -> str | None:

@@ -6,6 +6,7 @@ The defaults live in one place only, the parameters cell of each notebook; nothi
 import ast
 import dataclasses
 import difflib
+import functools
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -20,8 +21,24 @@ TRICKS = ("base_class", "class_prompt", "multi_domain", "random_guidance", "merg
 MERGED_TRICKS = ("class_prompt", "multi_domain", "random_guidance")  # what merged and merged_full are made of
 UNKNOWN = "unknown"  # the trick of a set that was made elsewhere, nobody knows how
 TRICK_ALIASES = {"multidomain": "multi_domain", "random_scale": "random_guidance", "base": "base_class"}
-ARCHITECTURES = ("resnet", "vit")
+REAL_TRICKS = ("real", "few_shot")  # conditions that train on real images, of the pool only: upper bound and few-shot
+MINIATURES = ("resnet", "vit")  # small networks of the paper's families, for the pocket experiments
+# The authors' seven, by torchvision's names and by those of their command line (paper_facts), in lower case.
+FULL_SIZE = ("resnet50", "resnet101", "convnext_base", "convnext_small", "mobilenet_v3_small", "vit_b", "vit_s")
+ARCHITECTURES = (*MINIATURES, *FULL_SIZE)
+ARCHITECTURE_ALIASES = {"rs50": "resnet50", "rs101": "resnet101", "convnext": "convnext_base", "mbv3": "mobilenet_v3_small",
+                        "convnext-s": "convnext_small", "vit-b": "vit_b", "vit-s": "vit_s"}  # fmt: skip
+INITS = ("scratch", "imagenet")
+TRANSFORMS = ("resized_crop", "rotated_crop")  # of the authors' code: for CIFAR, for EuroSAT
+NORMALISATIONS = ("imagenet", "none", "half", "efficientnet_lite")
+SCHEDULES = ("cosine_by_epoch", "cosine_by_step", "constant")
+LOGGERS = ("tensorboard", "wandb")
+SPLITS = (
+    "test",
+    "rest",
+)  # what is tested on: all test images, or those that are in no pool (EuroSAT's pool is of them)
 EVALUATION_MODES = ("eval", "authors")
+BEST_MODE = "authors_best"  # authors' mode, of the epoch that was best on the test set: labelled wherever it shows
 NOISES = ("per_image", "compvis")
 GUIDANCE_DRAWS = ("uniform", "integer", "per_run_integer")
 PRECISIONS = ("float32", "float16", "bfloat16")
@@ -70,8 +87,37 @@ def trick_name(name: str) -> str:
 
 
 def condition_name(name: str) -> str:
-    """The canonical name of a trick, or "unknown": what trains a classifier need not be drawn here."""
-    return choose("trick", TRICK_ALIASES.get(name, name), (*TRICKS, UNKNOWN))
+    """The canonical name of a trick, or of other images that train a classifier: "unknown", "real", "few_shot"."""
+    return choose("trick", TRICK_ALIASES.get(name, name), (*TRICKS, UNKNOWN, *REAL_TRICKS))
+
+
+@functools.cache
+def architecture_name(name: str) -> str:
+    """The canonical name of an architecture: one of ARCHITECTURES, or else a model of timm's, as timm writes it.
+
+    InputError: it is neither; with the nearest names.
+    """
+    known = ARCHITECTURE_ALIASES.get(name.lower(), name)
+    if known in ARCHITECTURES:
+        return known
+    import timm  # takes seconds, and is asked only for what nobody else knows
+
+    models = timm.list_models()
+    if known.partition(".")[0] in models:
+        return known
+    near = [model for model in FULL_SIZE if known.lower() in model]
+    near += difflib.get_close_matches(known.lower(), [*ARCHITECTURES, *models], n=3, cutoff=0.5)
+    near = list(dict.fromkeys(near))[:3]
+    raise InputError(
+        f"unknown architecture {name!r}{'; did you mean ' + ', '.join(near) + '?' if near else ';'} Expected one of "
+        f"{', '.join(ARCHITECTURES)}, or a model of timm."
+    )
+
+
+def transform_of(dataset: str) -> str:
+    """How the authors' code prepares a data set's images (TRANSFORMS), as its YAML says; resized_crop where it is silent."""
+    file = paths.dataset_files().get(dataset)
+    return read_yaml(file).get("transform", TRANSFORMS[0]) if file else TRANSFORMS[0]
 
 
 def _check(condition: bool, name: str, value: object, expected: str) -> None:
@@ -189,34 +235,87 @@ class GenerateSettings(_FromParameters):
 
 @dataclass(frozen=True)
 class TrainSettings(_FromParameters):
-    """Notebook 02: one synthetic set, one architecture -> one checkpoint a replicate."""
+    """Notebook 02: one training set, one architecture -> one checkpoint a replicate.
+
+    What is empty (-1 or "") takes the value that `protocol` has in experiments/protocols.yaml.
+    """
 
     run_dir: str
     dataset: str
+    classes: list
     trick: str
     generated_dir: str
-    architecture: str
+    real_dir: str
     images_per_class: int
+    unused_images: int
+    replicates: int
     seed: int
+    architecture: str
+    init: str
+    weights: str
+    protocol: str
     epochs: int
     batch_size: int
     learning_rate: float
     weight_decay: float
+    warmup: float
+    schedule: str
+    transform: str
+    image_size: int
+    normalisation: str
     crop_scale_min: float
-    flip: bool
+    flip: float
+    ema_decay: float
+    precision: str
+    test_every: int
+    log_to: list
     device: str
     threads: int
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "trick", condition_name(self.trick))
-        choose("architecture", self.architecture, ARCHITECTURES)
-        least = {"images_per_class": 0, "seed": 0, "epochs": 1, "batch_size": 1, "weight_decay": 0, "threads": 1}
-        _counts(self, least)
+        object.__setattr__(self, "architecture", architecture_name(self.architecture))
+        for name, value in protocol_values(self.protocol).items():
+            if getattr(self, name) in (-1, ""):
+                object.__setattr__(self, name, value)
+        _fill(self, "transform", transform_of(self.dataset))
+        choose("init", self.init, INITS)
+        choose("transform", self.transform, TRANSFORMS)
+        choose("normalisation", self.normalisation, ("", *NORMALISATIONS))
+        choose("schedule", self.schedule, SCHEDULES)
+        choose("precision", self.precision, ("auto", *PRECISIONS))
+        for name in self.log_to:
+            choose("logger", name, LOGGERS)
+        least = {"images_per_class": 0, "unused_images": 0, "replicates": 0, "seed": 0, "epochs": 1, "batch_size": 1}
+        _counts(self, least | {"weight_decay": 0, "image_size": 0, "test_every": 0, "threads": 1})
         _check(0 < self.learning_rate < 10, "learning_rate", self.learning_rate, "a number between 0 and 10")
         _check(0 < self.crop_scale_min <= 1, "crop_scale_min", self.crop_scale_min, "a number above 0 and at most 1")
+        for name in ("warmup", "flip"):
+            _check(0 <= getattr(self, name) <= 1, name, getattr(self, name), "a share, 0 to 1")
+        _check(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "a number from 0 (off) to below 1")
+        few = self.trick != "few_shot" or self.images_per_class > 0
+        _check(few, "images_per_class", self.images_per_class, "at least 1 with trick 'few_shot'")
         condition = (self.dataset, self.trick)
         _fill(self, "run_dir", paths.run_dir("interactive", "02_train", *condition, self.architecture))
-        _fill(self, "generated_dir", paths.run_dir("interactive", "01_generate", *condition))
+        if self.trick not in REAL_TRICKS:
+            _fill(self, "generated_dir", paths.run_dir("interactive", "01_generate", *condition))
+
+    @property
+    def split(self) -> str:
+        """What a classifier is tested on: all test images or, if it learned from the real pool, those that are not in it."""
+        return SPLITS[self.trick in REAL_TRICKS]
+
+    def protocol_label(self) -> str:
+        """The protocol, and what was given in its place: "careful, epochs=15"."""
+        values = protocol_values(self.protocol)
+        other = [f"{name}={getattr(self, name)}" for name, value in values.items() if getattr(self, name) != value]
+        return ", ".join([self.protocol, *other])
+
+
+def protocol_values(protocol: str) -> dict[str, Any]:
+    """The parameters that a protocol of experiments/protocols.yaml sets."""
+    protocols = read_yaml(paths.protocols_file())
+    return protocols[choose("protocol", protocol, protocols)]
 
 
 @dataclass(frozen=True)
@@ -225,10 +324,13 @@ class EvaluateSettings(_FromParameters):
 
     run_dir: str
     dataset: str
+    classes: list
     trick: str
     architecture: str
     trained_dir: str
     generated_dir: str
+    real_dir: str
+    split: str
     batch_size: int
     shuffles: int
     seed: int
@@ -239,12 +341,23 @@ class EvaluateSettings(_FromParameters):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "trick", condition_name(self.trick))
-        choose("architecture", self.architecture, ARCHITECTURES)
+        object.__setattr__(self, "architecture", architecture_name(self.architecture))
+        choose("split", self.split, ("", *SPLITS))
         _counts(self, {"batch_size": 1, "shuffles": 1, "seed": 0, "threads": 1})
         condition = (self.dataset, self.trick)
+        real = self.trick in REAL_TRICKS
+        _fill(self, "split", SPLITS[1 if real else 0])
+        _check(
+            not real or self.split == "rest",
+            "split",
+            self.split,
+            "'rest' where real images of the pool were trained on",
+        )
+        _check(not (real and self.measures), "measures", self.measures, "[] where no image was generated")
         _fill(self, "run_dir", paths.run_dir("interactive", "03_eval", *condition, self.architecture))
         _fill(self, "trained_dir", paths.run_dir("interactive", "02_train", *condition, self.architecture))
-        _fill(self, "generated_dir", paths.run_dir("interactive", "01_generate", *condition))
+        if not real:
+            _fill(self, "generated_dir", paths.run_dir("interactive", "01_generate", *condition))
 
 
 @dataclass(frozen=True)

@@ -223,7 +223,7 @@ def test_an_imported_set_trains_a_classifier(tmp_path, settings):
 
 
 def test_an_imported_set_is_tested_and_its_rows_say_that_it_was_given(tmp_path, settings):
-    from synthlib.data.datasets import load_real
+    from synthlib.data.real import load_real
     from synthlib.evaluation.replicates import evaluate_replicates
     from synthlib.training.replicates import train_replicates
 

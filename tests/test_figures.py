@@ -24,6 +24,9 @@ def close_figures():
     plt.close("all")
 
 
+ONE_OF_EACH = {"split": "test", "images": "drawn", "init": "scratch", "protocol": "miniature"}
+
+
 def t1(*architectures):
     """T1: base 60 [56, 64] in eval mode, merged 70 [65, 75], authors' mode 5 points more; class prompt not run."""
     lines = []
@@ -34,7 +37,7 @@ def t1(*architectures):
                     ["digits", trick, architecture, mode, mean + bonus, mean + bonus - half, mean + bonus + half]
                 )
     columns = ["dataset", "trick", "architecture", "evaluation_mode", "accuracy_percent", "ci_low", "ci_high"]
-    table = pd.DataFrame(lines, columns=columns).assign(published_percent="not available", status="run")
+    table = pd.DataFrame(lines, columns=columns).assign(published_percent="not available", status="run", **ONE_OF_EACH)
     table.loc[table["accuracy_percent"].isna(), "status"] = "not run: no GPU"
     return table
 
@@ -95,9 +98,43 @@ def test_a_panel_refuses_to_mix_architectures():
         figures.plot_accuracy_by_trick(t1("cnn", "vit"))
 
 
+def ticks(ax):
+    return [label.get_text() for label in ax.get_yticklabels()]
+
+
+def test_a_hosted_set_has_a_line_of_its_own_below_ours_of_the_same_trick():
+    hosted = t1("cnn")[lambda table: table["trick"] == "merged"].assign(images="hosted", accuracy_percent=72.0)
+    ax = figures.plot_accuracy_by_trick(pd.concat([hosted, t1("cnn")], ignore_index=True))
+    expected = [
+        "base class, images drawn",
+        "class prompt, images drawn",
+        "merged, images drawn",
+        "merged, images hosted",
+    ]
+    assert ticks(ax) == expected
+    assert points(ax, "o") == [(60, pytest.approx(-0.14)), (70, pytest.approx(1.86)), (72, pytest.approx(2.86))]
+
+
+def test_panels_that_differ_in_a_variant_say_in_which():
+    rest = t1("vit").assign(dataset="eurosat", split="rest")
+    first, second = figures.accuracy_figure(pd.concat([t1("cnn"), rest], ignore_index=True)).axes
+    assert ticks(first)[0] == "base class, split test" and ticks(second)[0] == "base class, split rest"
+
+
+def test_the_best_epoch_on_the_test_set_is_hollow_and_says_what_it_is():
+    best = t1("cnn")[lambda table: (table["trick"] == "merged") & (table["evaluation_mode"] == "authors")]
+    best = best.assign(evaluation_mode="authors_best", accuracy_percent=78.0, published_percent=81.0)
+    ax = figures.plot_accuracy_by_trick(pd.concat([t1("cnn"), best], ignore_index=True))
+    hollow = [line for line in ax.lines if line.get_markerfacecolor() == "white"]
+    assert [float(line.get_xdata()[0]) for line in hollow] == [78]
+    label = "authors' mode,\nbest epoch on the test set"
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["eval mode", "authors' mode", label]
+    assert points(ax, "*") == []  # the star stands beside the authors' mode
+
+
 def test_figures_draw_a_table_as_the_tables_module_makes_it():
     lines = [
-        ["digits", trick, "cnn", mode, r, r, r, 100, 50, 10, 60 + r]
+        ["digits", "test", trick, "drawn", "cnn", "scratch", "miniature", mode, r, r, r, 100, 50, 10, 60 + r, None, 5.0]
         for trick in ("base_class", "merged")
         for mode in ("eval", "authors")
         for r in range(3)
@@ -173,7 +210,7 @@ def diversity(measures=("vendi_per_class",)):
         for r in range(3)
     ]
     columns = ["dataset", "trick", "architecture", "evaluation_mode", "replicate", "measure", "feature_space", "value"]
-    return pd.DataFrame(lines, columns=[*columns, "accuracy_percent"])
+    return pd.DataFrame(lines, columns=[*columns, "accuracy_percent"]).assign(**ONE_OF_EACH)
 
 
 def test_diversity_has_a_mark_a_condition_and_a_dot_a_replicate():
@@ -194,6 +231,14 @@ def test_diversity_has_a_panel_a_measure_and_one_legend():
     assert not any(ax.get_legend() for ax in figure.axes)
     with pytest.raises(InputError, match="authors"):
         figures.diversity_figure(diversity(), "authors")
+
+
+def test_diversity_has_a_row_of_panels_a_variant_and_never_mixes_two():
+    both = pd.concat([diversity(), diversity().assign(init="imagenet")])
+    titles = [ax.get_title(loc="left") for ax in figures.diversity_figure(both).axes]
+    assert titles == ["digits, cnn, init scratch", "digits, cnn, init imagenet"]
+    with pytest.raises(InputError, match=r"init \['scratch', 'imagenet'\]; expected one"):
+        figures.plot_diversity_against_accuracy(both)
 
 
 # --- notebooks 01 and 02 ----------------------------------------------------------------------------------------------

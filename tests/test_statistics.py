@@ -1,5 +1,8 @@
 """The intervals: numbers that can be checked with a t table and a pencil."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -93,6 +96,56 @@ def test_crossed_bootstrap_repeats_exactly_and_depends_on_its_seed():
     assert statistics.crossed_bootstrap(a, b, seed=1)[1:] != statistics.crossed_bootstrap(a, b)[1:]
 
 
+def outcomes(both: int, only_a: int, only_b: int, neither: int) -> tuple[np.ndarray, np.ndarray]:
+    """Correctness of a and of b on both + only_a + only_b + neither test images."""
+    counts = [both, only_a, only_b, neither]
+    return np.repeat([1, 1, 0, 0], counts), np.repeat([1, 0, 1, 0], counts)
+
+
+def test_mcnemar_asks_only_the_images_on_which_the_two_disagree():
+    # b = 1, c = 5: six coins, at most one head, either way round: 2 * (1 + 6) / 2^6 = 14 / 64
+    for agreeing in (0, 4, 1000):
+        assert statistics.mcnemar(*outcomes(agreeing, 1, 5, 2)) == (1, 5, pytest.approx(0.21875))
+    assert statistics.mcnemar(*outcomes(4, 5, 1, 2)) == (5, 1, pytest.approx(0.21875))
+    yes_or_no = [side.astype(bool) for side in outcomes(4, 0, 3, 2)]
+    assert statistics.mcnemar(*yes_or_no) == (0, 3, pytest.approx(0.25))  # 2 / 2^3
+    assert statistics.mcnemar_method(statistics.mcnemar(*outcomes(4, 1, 5, 2)), 12) == (
+        "McNemar, exact, 1 and 5 discordant of 12 test images"
+    )
+
+
+def test_mcnemar_finds_no_difference_where_none_is():
+    assert statistics.mcnemar(*outcomes(4, 0, 0, 2)) == (0, 0, 1)  # no image tells the two apart
+    assert statistics.mcnemar(*outcomes(4, 3, 3, 2)) == (3, 3, 1)  # twice the half would be more than 1
+
+
+def test_mcnemar_agrees_with_scipy_on_thousands_of_test_images():
+    from scipy import stats
+
+    b, c, p = statistics.mcnemar(*outcomes(7000, 1100, 1210, 690))
+    assert (b, c) == (1100, 1210) and p == pytest.approx(stats.binomtest(1100, 2310).pvalue)
+
+
+def test_wilsons_interval_is_the_one_worked_out_by_hand():
+    # z = 1.959964, z^2 = 3.841459. 5 of 10: middle 1/2, half = z sqrt(0.025 + z^2 / 400) / (1 + z^2 / 10) = 0.263406
+    assert statistics.wilson_interval(5, 10) == pytest.approx((50, 23.6594, 76.3406), abs=1e-3)
+    # none of 10: from 0 to z^2 / (10 + z^2); all of 10 is its mirror image
+    assert statistics.wilson_interval(0, 10) == pytest.approx((0, 0, 27.7533), abs=1e-3)
+    assert statistics.wilson_interval(10, 10) == pytest.approx((100, 72.2467, 100), abs=1e-3)
+    assert statistics.wilson_interval(0, 10).low >= 0 and statistics.wilson_interval(10, 10).high <= 100
+
+
+def test_wilsons_interval_follows_the_level():
+    # 50 %: z = 0.674490, z^2 = 0.454936; none of 10: up to z^2 / (10 + z^2)
+    assert statistics.wilson_interval(0, 10, level=0.5).high == pytest.approx(4.3514, abs=1e-3)
+
+
+def test_statistics_do_not_wait_for_scipy_stats():
+    code = "import sys, synthlib.results.statistics; print('scipy.stats' in sys.modules)"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.strip() == "False"
+
+
 @pytest.mark.parametrize(
     "call",
     [
@@ -101,6 +154,14 @@ def test_crossed_bootstrap_repeats_exactly_and_depends_on_its_seed():
         lambda: statistics.t_interval([60, 61], level=95),
         lambda: statistics.paired_t([60, 61], [60]),
         lambda: statistics.crossed_bootstrap(np.ones((2, 3)), np.ones((2, 4))),
+        lambda: statistics.mcnemar([1, 0, 1], [1, 0]),
+        lambda: statistics.mcnemar([[1, 0]], [[1, 0]]),
+        lambda: statistics.mcnemar([], []),
+        lambda: statistics.mcnemar([1, 0.5], [1, 0]),
+        lambda: statistics.wilson_interval(11, 10),
+        lambda: statistics.wilson_interval(2.5, 10),
+        lambda: statistics.wilson_interval(0, 0),
+        lambda: statistics.wilson_interval(5, 10, level=95),
     ],
 )
 def test_wrong_input_is_one_line_that_says_what_was_expected(call):

@@ -4,6 +4,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -42,38 +43,49 @@ def finish(folder) -> None:
     (folder / "receipt.json").write_text(json.dumps({"notebook": "03_eval", "outputs": outputs}))
 
 
-def evaluated(root, trick, hits, dataset="digits", architecture="cnn", n_train=100, measures=(), bonus=1):
-    """An 03_eval folder: replicate r has hits[r] of 10 right in eval mode, and `bonus` more in the second shuffle."""
-    folder = root / f"{dataset}-{trick}-{architecture}"
+def evaluated(root, trick, hits, dataset="digits", architecture="cnn", n_train=100, measures=(), bonus=1, best=(),
+              top5=None, **variants):  # fmt: skip
+    """An 03_eval folder: replicate r has hits[r] of 10 right in eval mode, and `bonus` more in the second shuffle.
+
+    best: of the epoch that was best on the test set, so many right in each shuffle. variants: where they are not usual.
+    """
+    who = {"dataset": dataset, "split": "test", "trick": trick, "images": "drawn", "architecture": architecture}
+    who |= {"init": "scratch", "protocol": "miniature"} | variants
+    folder = root / "-".join([dataset, trick, architecture, *variants.values()])
     folder.mkdir(parents=True)
     table = []
+
+    def row(mode, replicate, accuracy):
+        scores = {"accuracy_percent": accuracy, "top5_percent": top5, "ece_percent": 2.0 + replicate}
+        seeds = {"replicate": replicate, "generation_seed": 10 + replicate, "training_seed": 20 + replicate}
+        counts = {"n_train": n_train, "n_steps": 50, "n_test": 10}
+        table.append(who | {"evaluation_mode": mode} | seeds | counts | scores)
+
+    def save(name, right, shuffles):
+        tensors = {"eval": logits_with(right), "authors": logits_with(shuffles), "labels": LABELS}
+        save_file(tensors | {"order": np.tile(np.arange(10), (2, 1))}, folder / f"{name}.safetensors")
+
     for replicate, n in enumerate(hits):
         right = np.arange(10) < n
-        shuffles = np.stack([right, np.arange(10) < n + bonus])
-        tensors = {"eval": logits_with(right), "authors": logits_with(shuffles), "labels": LABELS}
-        save_file(tensors | {"order": np.tile(np.arange(10), (2, 1))}, folder / f"logits-r{replicate}.safetensors")
-        for mode, accuracy in (("eval", 10 * n), ("authors", 10 * n + 5 * bonus)):
-            table.append(
-                [
-                    dataset,
-                    trick,
-                    architecture,
-                    mode,
-                    replicate,
-                    10 + replicate,
-                    20 + replicate,
-                    n_train,
-                    50,
-                    10,
-                    accuracy,
-                ]
-            )
+        save(f"logits-r{replicate}", right, np.stack([right, np.arange(10) < n + bonus]))
+        row("eval", replicate, 10 * n)
+        row("authors", replicate, 10 * n + 5 * bonus)
+    for replicate, n in enumerate(best):
+        right = np.arange(10) < n
+        save(f"logits-best-r{replicate}", ~right, np.stack([right, right]))
+        row("authors_best", replicate, 10 * n)
     pd.DataFrame(table, columns=rows.ROW_COLUMNS).to_csv(folder / "results.csv", index=False)
     if measures:
         lines = [[dataset, trick, r, "vendi_per_class", "pixels", value, 50] for r, value in enumerate(measures)]
         pd.DataFrame(lines, columns=rows.MEASURE_COLUMNS).to_csv(folder / "measures.csv", index=False)
+    (folder / "classes.json").write_text('["even", "odd"]')
     finish(folder)
     return str(folder)
+
+
+def key(trick, mode):
+    """A condition as `read_correct` names it."""
+    return ("digits", "test", trick, "drawn", "cnn", "scratch", "miniature", mode)
 
 
 @pytest.fixture
@@ -131,11 +143,38 @@ def test_a_folder_named_twice_is_refused(dirs):
 
 def test_correctness_is_per_image_and_authors_mode_is_the_mean_over_shuffles(dirs):
     correct = rows.read_correct(dirs)
-    assert set(correct) == {("digits", t, "cnn", m) for t in ("base_class", "merged") for m in ("eval", "authors")}
-    base = correct["digits", "base_class", "cnn", "eval"]
+    assert set(correct) == {key(t, m) for t in ("base_class", "merged") for m in ("eval", "authors")}
+    base = correct[key("base_class", "eval")]
     assert base.shape == (3, 10) and base.sum(axis=1).tolist() == [5, 7, 6]
-    authors = correct["digits", "base_class", "cnn", "authors"]
+    authors = correct[key("base_class", "authors")]
     assert authors[0].tolist() == [1, 1, 1, 1, 1, 0.5, 0, 0, 0, 0]
+
+
+def test_the_best_epochs_correctness_is_read_from_its_own_logits(tmp_path):
+    correct = rows.read_correct([evaluated(tmp_path, "merged", [7, 8], best=[9, 10])])
+    assert correct[key("merged", "authors_best")].sum(axis=1).tolist() == [9, 10]
+    assert correct[key("merged", "eval")].sum(axis=1).tolist() == [7, 8]
+
+
+def test_results_of_older_code_lack_columns_and_say_so_in_one_line(dirs):
+    path = f"{dirs[0]}/results.csv"
+    pd.read_csv(path).drop(columns=["split", "ece_percent"]).to_csv(path, index=False)
+    finish(Path(dirs[0]))
+    with pytest.raises(InputError, match=r"lacks the columns split, ece_percent; .*run notebooks/03_eval") as error:
+        rows.read_evaluations(dirs)
+    assert "\n" not in str(error.value)
+
+
+def test_variants_of_a_condition_are_no_duplicates_and_stand_beside_one_another(tmp_path):
+    named = [{"images": "hosted"}, {"protocol": "authors"}, {"split": "rest"}, {"init": "imagenet"}, {}]
+    read = rows.read_evaluations(evaluated(tmp_path, trick, [7], **one_of) for one_of in named for trick in ("merged",))
+    assert read[["split", "images", "init", "protocol"]].to_numpy().tolist()[::2] == [
+        ["test", "drawn", "scratch", "miniature"],
+        ["test", "drawn", "scratch", "authors"],
+        ["test", "drawn", "imagenet", "miniature"],
+        ["test", "hosted", "scratch", "miniature"],
+        ["rest", "drawn", "scratch", "miniature"],
+    ]
 
 
 def test_logits_that_contradict_the_stated_accuracy_are_refused(tmp_path):
@@ -153,6 +192,23 @@ def test_confusion_is_in_percent_of_the_true_class(tmp_path):
     # seven right: images 0..6, so class 0 (even) has 4 of 5 right and class 1 has 3 of 5
     matrix = rows.confusion_of((tmp_path / "digits-merged-cnn").glob("*.safetensors"), ["even", "odd"])
     assert matrix == pytest.approx(np.array([[80, 20], [40, 60]]))
+
+
+def test_confusions_leave_out_the_best_epoch_on_the_test_set(tmp_path):
+    folder = evaluated(tmp_path, "merged", [7], best=[9])
+    assert rows.confusion_of(Path(folder).glob("*.safetensors"), ["even", "odd"])[0].tolist() == [80, 20]
+    found, classes = rows.read_confusions([folder])
+    assert list(found) == ["merged, cnn"] and classes == ["even", "odd"]
+    assert found["merged, cnn"].tolist() == [[80, 20], [40, 60]]
+    with pytest.raises(InputError, match=r"expected logits-r0"):
+        rows.confusion_of(Path(folder).glob("logits-best-*"), classes)
+
+
+def test_confusions_of_a_hosted_set_and_of_ours_are_two(tmp_path):
+    dirs = [evaluated(tmp_path, "merged", [7]), evaluated(tmp_path, "merged", [10], images="hosted")]
+    found, _ = rows.read_confusions(dirs, ["merged"])
+    assert list(found) == ["merged, cnn, images drawn", "merged, cnn, images hosted"]
+    assert found["merged, cnn, images hosted"].tolist() == [[100, 0], [0, 100]]
 
 
 # --- T1 ---------------------------------------------------------------------------------------------------------------
@@ -192,6 +248,67 @@ def test_published_values_are_the_papers_own_with_their_source(tmp_path):
     assert one(table, trick="base_class", evaluation_mode="eval")["published_percent"] == "not available"
     best = one(table, trick="best tricks")
     assert best["published_percent"] == 81.0 and best["status"] == "published only: which tricks is not known"
+
+
+def test_published_values_stand_beside_the_modes_the_images_and_the_test_set_of_the_paper_only(tmp_path):
+    given = {"dataset": "cifar10", "architecture": "resnet50", "best": [8]}
+    variants = [{}, {"images": "hosted"}, {"images": "imported"}, {"split": "rest"}]
+    folders = [evaluated(tmp_path, "base_class", [6], **given, **variant) for variant in variants]
+    table = tables.accuracy_by_trick(rows.read_evaluations(folders), PUBLISHED)
+    has = table[(table["published_percent"] != "not available") & (table["trick"] == "base_class")]
+    assert has[["split", "images", "evaluation_mode"]].to_numpy().tolist() == [
+        ["test", "drawn", "authors"],
+        ["test", "drawn", "authors_best"],
+        ["test", "hosted", "authors"],
+        ["test", "hosted", "authors_best"],
+    ]
+    assert set(has["published_percent"]) == {60.5}
+
+
+def test_t1_keeps_variants_apart_and_the_view_names_only_what_differs(tmp_path):
+    dirs = [evaluated(tmp_path, "merged", [7, 8]), evaluated(tmp_path, "merged", [9, 10], images="hosted", n_train=90)]
+    table = tables.accuracy_by_trick(rows.read_evaluations(dirs), PUBLISHED, [("digits", "class_prompt", "cnn")])
+    assert one(table, images="drawn", evaluation_mode="eval")["accuracy_percent"] == 75
+    assert one(table, images="hosted", evaluation_mode="eval")["accuracy_percent"] == 95
+    view = tables.accuracy_view(table)
+    assert view[["trick", "images", "n train"]].to_numpy().tolist() == [
+        ["class prompt", "", ""], ["merged", "drawn", "100"], ["merged", "hosted", "90"]
+    ]  # fmt: skip
+    assert not {"split", "init", "protocol"} & set(view.columns)
+
+
+def test_a_table_of_one_variant_reads_as_if_there_were_none(dirs):
+    view = tables.accuracy_view(tables.accuracy_by_trick(rows.read_evaluations(dirs), PUBLISHED))
+    assert list(view.columns) == [
+        "data set", "architecture", "trick", "accuracy %, eval mode", "accuracy %, authors' mode", "published %",
+        "n train", "n test", "replicates",
+    ]  # fmt: skip
+
+
+def test_a_condition_counts_as_run_whatever_its_variant(tmp_path):
+    folder = evaluated(tmp_path, "merged", [7], images="hosted", init="imagenet")
+    table = tables.accuracy_by_trick(rows.read_evaluations([folder]), PUBLISHED, [("digits", "merged", "cnn")])
+    assert set(table["status"]) == {"run"}
+
+
+def test_the_best_epoch_on_the_test_set_is_a_labelled_column_of_its_own(tmp_path):
+    dirs = [evaluated(tmp_path, "merged", [7, 8], best=[9, 10]), evaluated(tmp_path, "base_class", [5, 6])]
+    view = tables.accuracy_view(tables.accuracy_by_trick(rows.read_evaluations(dirs), PUBLISHED))
+    column = "accuracy %, authors' mode, best epoch on the test set"
+    assert [line.split(" ")[0] for line in view[column]] == ["", "95.0"]
+    assert view["accuracy %, authors' mode"].str[:4].tolist() == ["60.0", "80.0"]
+
+
+def test_top5_and_calibration_error_have_intervals_and_top5_shows_where_there_is_any(tmp_path):
+    dirs = [evaluated(tmp_path, "merged", [7, 8, 9], top5=90.0), evaluated(tmp_path, "base_class", [5, 6, 7])]
+    table = tables.accuracy_by_trick(rows.read_evaluations(dirs), PUBLISHED)
+    row = one(table, trick="merged", evaluation_mode="eval")
+    # ECE 2, 3, 4: s = 1, half = 4.30265 / sqrt(3)
+    ece = (row["ece_percent"], row["ece_low"], row["ece_high"])
+    assert ece == pytest.approx((3, 3 - 2.48414, 3 + 2.48414), abs=1e-4)
+    assert (row["top5_percent"], row["top5_low"], row["top5_high"]) == (90, 90, 90)
+    assert pd.isna(one(table, trick="base_class", evaluation_mode="eval")["top5_percent"])
+    assert tables.accuracy_view(table)["top-5 %, eval mode"].tolist() == ["", "90.0 [90.0, 90.0]"]
 
 
 def test_images_that_were_given_count_no_generation_seed(tmp_path):
@@ -240,7 +357,44 @@ def test_t2_says_where_n_train_is_unequal(tmp_path):
     read, correct = rows.read_evaluations(dirs), rows.read_correct(dirs)
     row = one(tables.base_against_merged(read, correct, PUBLISHED, merged="merged_full"), evaluation_mode="eval")
     assert row["status"] == "unequal n_train (100 and 300)"
-    assert row["difference_method"] == "one replicate: no interval"
+
+
+def test_t2_of_two_single_runs_asks_mcnemar_in_eval_mode_and_nobody_in_the_authors_mode(tmp_path):
+    dirs = [evaluated(tmp_path, "base_class", [5]), evaluated(tmp_path, "merged", [8])]
+    table = tables.base_against_merged(rows.read_evaluations(dirs), rows.read_correct(dirs), PUBLISHED)
+    row = one(table, evaluation_mode="eval")
+    # images 5, 6 and 7 only merged got right: p = 2 / 2^3
+    assert row["p"] == pytest.approx(0.25) and pd.isna(row["difference_low"])
+    assert row["difference_method"] == "McNemar, exact, 3 and 0 discordant of 10 test images"
+    assert tables.difference_view(table).iloc[0]["p"] == "0.25 (McNemar)"
+    row = one(table, evaluation_mode="authors")
+    assert pd.isna(row["p"]) and row["difference_method"] == "one replicate: no interval"
+
+
+def test_t2_pairs_what_differs_in_nothing_but_the_trick(tmp_path):
+    variants = [{}, {"images": "hosted"}, {"init": "imagenet"}, {"split": "rest"}]
+    dirs = [evaluated(tmp_path, "base_class", [4 + k, 5 + k], **variant) for k, variant in enumerate(variants)]
+    dirs += [evaluated(tmp_path, "merged", [6, 8 + (k > 1)], **variant) for k, variant in enumerate(variants)]
+    dirs += [evaluated(tmp_path, "real", [9, 9], images="real")]  # neither side: no line
+    table = tables.base_against_merged(rows.read_evaluations(dirs), rows.read_correct(dirs), PUBLISHED)
+    found = table[table["evaluation_mode"] == "eval"]
+    assert found[["split", "images", "init", "difference_points"]].to_numpy().tolist() == [
+        ["test", "drawn", "scratch", 25], ["test", "drawn", "imagenet", 10], ["test", "hosted", "scratch", 15],
+        ["rest", "drawn", "scratch", 0],
+    ]  # fmt: skip
+    view = tables.difference_view(table)
+    assert list(view.columns)[:6] == ["data set", "architecture", "split", "images", "init", "evaluated in"]
+
+
+def test_t2_compares_the_best_epochs_only_where_both_have_them(tmp_path):
+    dirs = [evaluated(tmp_path, "base_class", [5, 6]), evaluated(tmp_path, "merged", [7, 8], best=[9, 10])]
+    read, correct = rows.read_evaluations(dirs), rows.read_correct(dirs)
+    assert list(tables.base_against_merged(read, correct, PUBLISHED)["evaluation_mode"]) == ["eval", "authors"]
+    dirs[0] = evaluated(tmp_path, "base_class", [5, 6], protocol="own", best=[6, 8])
+    dirs[1] = evaluated(tmp_path, "merged", [7, 8], protocol="own", best=[9, 10])
+    read, correct = rows.read_evaluations(dirs), rows.read_correct(dirs)
+    row = one(tables.base_against_merged(read, correct, PUBLISHED), evaluation_mode="authors_best")
+    assert row["difference_points"] == 25 and row["difference_method"].startswith("paired t")
 
 
 def test_t2_without_merged_says_not_run(tmp_path):
@@ -262,6 +416,14 @@ def test_each_accuracy_stands_beside_the_measure_of_its_own_images(dirs):
 def test_measures_repeated_by_a_second_architecture_count_once(tmp_path):
     dirs = [evaluated(tmp_path, "merged", [7], architecture=name, measures=[3.0]) for name in ("cnn", "vit")]
     assert len(rows.read_measures(dirs)) == 1
+
+
+def test_a_hosted_set_stands_beside_its_own_measures(tmp_path):
+    dirs = [evaluated(tmp_path, "merged", [7], measures=[3.0])]
+    dirs += [evaluated(tmp_path, "merged", [9], measures=[5.0], images="hosted")]
+    frame = rows.diversity_against_accuracy(rows.read_evaluations(dirs), rows.read_measures(dirs))
+    in_eval = frame[frame["evaluation_mode"] == "eval"]
+    assert in_eval[["images", "value", "accuracy_percent"]].to_numpy().tolist() == [["drawn", 3, 70], ["hosted", 5, 90]]
 
 
 def test_no_measures_is_an_empty_frame_and_a_clear_error_for_the_figure(tmp_path):
@@ -326,8 +488,9 @@ def test_t2_view_has_signed_differences(dirs):
 
 def test_the_committed_published_values_hold_the_papers_own_rows():
     published = rows.read_published(paths.package().parent / "experiments" / "published.csv")
-    assert tables._published(published, "cifar10", "base_class", "resnet50", "authors")[0] == 60.5
-    assert tables._published(published, "digits", "base_class", "resnet50", "authors")[0] == "not available"
+    condition = tables._unrun("cifar10", "base_class", "resnet50", "authors")
+    assert tables._published(published, condition)[0] == 60.5
+    assert tables._published(published, condition | {"dataset": "digits"})[0] == "not available"
 
 
 # --- the comparison with a reference ----------------------------------------------------------------------------------
@@ -396,6 +559,23 @@ def test_the_terminal_summary_shows_t1_and_the_verdicts(dirs, tmp_path):
     text = report.summary_text(tmp_path / "a", report.compare_with_reference(tmp_path / "a", tmp_path / "b"))
     assert "60.0 [35.2, 84.8]" in text and "accuracy_by_trick.csv: no reference" in text
     assert "|" not in text
+
+
+def test_a_table_of_older_code_cannot_be_summed_up_and_says_so(dirs, tmp_path):
+    path = write_t1(dirs, tmp_path / "a")[0]
+    pd.read_csv(path).drop(columns=["split", "init"]).to_csv(path, index=False)
+    with pytest.raises(InputError, match=r"lacks the columns split, init; .*run notebooks/04_figures"):
+        report.summary_text(tmp_path / "a")
+
+
+def test_the_calibration_error_is_compared_with_the_reference_by_its_interval(dirs, tmp_path):
+    write_t1(dirs, tmp_path / "a"), write_t1(dirs, tmp_path / "b")
+    path = tmp_path / "a" / "accuracy_by_trick.csv"
+    for ece, verdict in ((3.5, "within interval"), (9.0, "differs")):  # the reference: 3 [0.5, 5.5]
+        frame = pd.read_csv(path, keep_default_na=False)
+        frame.loc[0, "ece_percent"] = str(ece)
+        frame.to_csv(path, index=False)
+        assert verdicts(tmp_path / "a", tmp_path / "b")["accuracy_by_trick.csv"][0] == verdict
 
 
 def test_one_cell_of_t1_can_be_shown_from_its_evaluated_folder(dirs):

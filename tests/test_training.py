@@ -6,19 +6,25 @@ import pytest
 import torch
 from torch import nn
 
-from synthlib.settings import ARCHITECTURES, InputError, TrainSettings
+from synthlib.runs.experiment import complete
+from synthlib.settings import MINIATURES, InputError, TrainSettings
+from synthlib.training import augment, checkpoint
 from synthlib.training import train as training
 from synthlib.training.augment import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     Crops,
+    Preparation,
     batches,
     crop_and_resize,
     draw_crops,
+    draw_rotations,
     normalise,
+    rotate_and_flip,
 )
+from synthlib.training.checkpoint import initial_model, load_model, model_bytes
 from synthlib.training.models import build_model
-from synthlib.training.train import load_model, model_bytes, train
+from synthlib.training.train import train
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -49,12 +55,8 @@ def bars(n: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def settings(**changes) -> TrainSettings:
-    base = {
-        "run_dir": "", "dataset": "bars", "trick": "base_class", "generated_dir": "", "architecture": "resnet",
-        "images_per_class": 0, "seed": 0, "epochs": 3, "batch_size": 16, "learning_rate": 2e-3, "weight_decay": 0.05,
-        "crop_scale_min": 0.5, "flip": False, "device": "cpu", "threads": 1,
-    }  # fmt: skip
-    return TrainSettings(**(base | changes))
+    base = {"dataset": "bars", "trick": "base_class", "epochs": 3, "batch_size": 16, "device": "cpu"}
+    return TrainSettings(**complete("02_train", base | changes))
 
 
 def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
@@ -64,17 +66,60 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 # Augmentation
 
 
-def test_crops_equal_torchvision_image_by_image():
+@pytest.mark.parametrize(
+    ("size", "out", "tolerance"), [(32, 32, 1e-6), (64, 64, 1e-6), (64, 224, 1e-6), (224, 224, 1e-6)]
+)
+def test_crops_equal_torchvision_image_by_image(size, out, tolerance):
     from torchvision.transforms.v2 import functional
 
-    images = noise(64)
-    crops = draw_crops(64, 32, 32, 0.08, True, generator())
-    ours = crop_and_resize(images, crops, 32) / 255
+    images = noise(64, size)
+    crops = draw_crops(64, size, size, 0.08, 0.5, generator())
+    ours = crop_and_resize(images, crops, out) / 255
     assert 10 < crops.flips.sum() < 54
     for image, box, flip, mine in zip(images, crops.boxes.tolist(), crops.flips, ours, strict=True):
-        theirs = functional.resized_crop(image.float() / 255, *box, size=[32, 32], antialias=False)
+        theirs = functional.resized_crop(image.float() / 255, *box, size=[out, out], antialias=False)
         theirs = functional.horizontal_flip(theirs) if flip else theirs
-        assert (mine - theirs).abs().max() < 1e-6
+        assert (mine - theirs).abs().max() < tolerance
+
+
+def test_eurosats_training_transform_equals_torchvision_image_by_image():
+    from torchvision.transforms.v2 import functional
+
+    images, preparation = noise(48, 64), Preparation("rotated_crop", 224, "none")
+    drawn = preparation.draw(48, 64, 64, 0.08, 0.5, generator())
+    ours = preparation.train_input(images, drawn)
+    assert 8 < drawn.flips.sum() < 40 and drawn.corners.min() == 0 and drawn.corners.max() == 32
+    assert drawn.angles.min() < -80 and drawn.angles.max() > 80
+    rotated = rotate_and_flip(images, drawn)
+    for k, image in enumerate(images):
+        theirs = functional.rotate(image.float(), drawn.angles[k].item())
+        theirs = functional.horizontal_flip(theirs) if drawn.flips[k] else theirs
+        assert torch.equal(rotated[k], theirs)
+        theirs = functional.resize(theirs, [256], antialias=True)
+        theirs = functional.crop(theirs, *drawn.corners[k].tolist(), 224, 224) / 255
+        assert (ours[k] - theirs).abs().max() < 1e-6
+
+
+def test_rotation_by_ninety_degrees_is_a_quarter_turn_and_a_flip_mirrors_it():
+    image = noise(1, 8)
+    turn = augment.Rotations(torch.tensor([90.0]), torch.tensor([False]), torch.zeros(1, 2, dtype=torch.long))
+    assert torch.equal(rotate_and_flip(image, turn)[0], image[0].rot90(1, (1, 2)).float())
+    mirrored = augment.Rotations(torch.tensor([0.0]), torch.tensor([True]), torch.zeros(1, 2, dtype=torch.long))
+    assert torch.equal(rotate_and_flip(image, mirrored)[0], image[0].flip(-1).float())
+
+
+@pytest.mark.parametrize(("transform", "size"), [("resized_crop", 32), ("resized_crop", 64), ("rotated_crop", 224)])
+def test_test_transforms_equal_torchvisions(transform, size):
+    from torchvision import transforms
+
+    images = noise(4, 64)
+    names = {"resized_crop": "imagenet", "rotated_crop": "none"}
+    ours = Preparation(transform, size, names[transform]).test_input(images)
+    steps = [transforms.Resize(size, antialias=True), transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD)]
+    if transform == "rotated_crop":
+        steps = [transforms.Resize(256, antialias=True), transforms.CenterCrop(224)]
+    theirs = transforms.Compose(steps)(images.float() / 255)
+    assert ours.shape == (4, 3, size, size) and (ours - theirs).abs().max() < 5e-6
 
 
 def test_a_whole_box_without_flip_changes_nothing_and_a_flip_mirrors():
@@ -94,7 +139,7 @@ def test_nothing_outside_the_box_is_read():
 def test_boxes_are_distributed_as_torchvision_draws_them():
     from torchvision import transforms
 
-    ours = draw_crops(4000, 32, 32, 0.25, False, generator()).boxes.double()
+    ours = draw_crops(4000, 32, 32, 0.25, 0.0, generator()).boxes.double()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         picture = torch.zeros(3, 32, 32)
@@ -108,14 +153,18 @@ def test_boxes_are_distributed_as_torchvision_draws_them():
 
 def test_where_no_box_fits_the_largest_central_crop_is_taken():
     # 8 x 64, area at least 99 %: no ratio within 3/4 to 4/3 fits; height 8 allows a width of 8 * 4/3 = 11
-    assert draw_crops(3, 8, 64, 0.99, False, generator()).boxes.tolist() == [[0, 26, 8, 11]] * 3
-    assert draw_crops(3, 64, 8, 0.99, False, generator()).boxes.tolist() == [[26, 0, 11, 8]] * 3
+    assert draw_crops(3, 8, 64, 0.99, 0.0, generator()).boxes.tolist() == [[0, 26, 8, 11]] * 3
+    assert draw_crops(3, 64, 8, 0.99, 0.0, generator()).boxes.tolist() == [[26, 0, 11, 8]] * 3
 
 
-def test_digits_are_never_mirrored_when_flip_is_off():
-    assert not draw_crops(1000, 32, 32, 0.5, False, generator()).flips.any()
+def test_no_image_is_mirrored_where_the_chance_is_zero_and_all_where_it_is_one():
+    assert (
+        draw_rotations(100, 32, 1.0, generator()).flips.all()
+        and not draw_rotations(100, 32, 0.0, generator()).flips.any()
+    )
+    assert not draw_crops(1000, 32, 32, 0.5, 0.0, generator()).flips.any()
     # and the switch alone decides: the boxes are the same
-    on, off = (draw_crops(9, 32, 32, 0.5, flip, generator()) for flip in (True, False))
+    on, off = (draw_crops(9, 32, 32, 0.5, flip, generator()) for flip in (0.5, 0.0))
     assert torch.equal(on.boxes, off.boxes)
 
 
@@ -135,7 +184,7 @@ def test_a_last_batch_of_one_joins_the_batch_before_it():
 # Networks
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", MINIATURES)
 def test_every_architecture_gives_logits_and_is_small(architecture):
     model = build_model(architecture, 7, 32)
     assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 7)
@@ -143,7 +192,7 @@ def test_every_architecture_gives_logits_and_is_small(architecture):
 
 
 def test_an_unknown_architecture_names_the_nearest():
-    with pytest.raises(InputError, match="did you mean 'resnet'"):
+    with pytest.raises(InputError, match="did you mean resnet"):
         build_model("resnett", 10, 32)
     with pytest.raises(InputError, match="30"):
         build_model("vit", 10, 30)
@@ -152,7 +201,7 @@ def test_an_unknown_architecture_names_the_nearest():
 # Training
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", MINIATURES)
 def test_same_seed_same_weights_and_global_generator_untouched(architecture):
     images, labels = bars(40)
     before = torch.get_rng_state()
@@ -172,7 +221,7 @@ def test_batch_norm_trains_on_every_step():
     assert state["stem.1.num_batches_tracked"] == 9 and state["stem.1.running_mean"].abs().min() > 0
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", MINIATURES)
 def test_training_learns(architecture):
     images, labels = bars(128)
     trained = train(images, labels, 2, settings(architecture=architecture, epochs=12), 0)
@@ -184,11 +233,11 @@ def test_the_optimiser_is_torchs_adamw_with_cosine_over_epochs(monkeypatch):
     """One full batch an epoch, no randomness: a plain torch.optim.AdamW loop gives the same weights."""
     images, labels = bars(8)
     whole = torch.tensor([[0, 0, 32, 32]] * 8)
-    monkeypatch.setattr(training, "build_model", lambda *_: nn.Sequential(nn.Flatten(), nn.Linear(3072, 2)))
-    monkeypatch.setattr(training, "draw_crops", lambda *_: Crops(whole, torch.zeros(8, dtype=torch.bool)))
-    trained = train(images, labels, 2, settings(epochs=4, batch_size=8, weight_decay=0.9), 3)
+    monkeypatch.setattr(checkpoint, "build_model", lambda *_: nn.Sequential(nn.Flatten(), nn.Linear(3072, 2)))
+    monkeypatch.setattr(augment, "draw_crops", lambda *_: Crops(whole, torch.zeros(8, dtype=torch.bool)))
+    trained = train(images, labels, 2, settings(epochs=4, batch_size=8, weight_decay=0.9, learning_rate=2e-3), 3)
 
-    model = training._initial_model("resnet", 2, 32, 3)
+    model = initial_model("resnet", 2, 32, training._seed(3, "initial weights"))
     optimiser = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.9)
     cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=4)
     x = normalise(images)
@@ -199,14 +248,16 @@ def test_the_optimiser_is_torchs_adamw_with_cosine_over_epochs(monkeypatch):
         cosine.step()
     for name, value in model.state_dict().items():
         assert torch.allclose(trained.state[name], value, atol=2e-5), name
-    assert not torch.allclose(training._initial_model("resnet", 2, 32, 3)[1].weight, model[1].weight, atol=1e-3)
+    assert not torch.allclose(
+        initial_model("resnet", 2, 32, training._seed(3, "initial weights"))[1].weight, model[1].weight, atol=1e-3
+    )
 
 
 class Stop(Exception):
     pass
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", MINIATURES)
 def test_an_interrupted_training_resumes_to_the_same_bits(tmp_path, architecture):
     images, labels = bars(33)
     wanted = train(images, labels, 2, settings(architecture=architecture, epochs=5), 1)
@@ -228,7 +279,7 @@ def test_dropout_is_seeded_and_resumes_too(tmp_path, monkeypatch):
     def with_dropout(*_):
         return nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(3072, 2))
 
-    monkeypatch.setattr(training, "build_model", with_dropout)
+    monkeypatch.setattr(checkpoint, "build_model", with_dropout)
     images, labels = bars(8)
     wanted = train(images, labels, 2, settings(), 1)
     state = tmp_path / "state.safetensors"
@@ -263,15 +314,15 @@ def test_the_state_file_is_written_no_more_often_than_asked(tmp_path):
 
 
 def test_a_loss_that_is_not_finite_names_the_step_and_the_learning_rate(monkeypatch):
-    monkeypatch.setattr(training, "build_model", lambda *_: nn.Sequential(nn.Flatten(), nn.Linear(3072, 2)))
+    monkeypatch.setattr(checkpoint, "build_model", lambda *_: nn.Sequential(nn.Flatten(), nn.Linear(3072, 2)))
     images, labels = bars(32)
     calls = []
 
-    def broken(batch):
+    def broken(batch, normalisation):
         calls.append(len(batch))
         return normalise(batch) * (math.nan if len(calls) == 4 else 1)
 
-    monkeypatch.setattr(training, "normalise", broken)
+    monkeypatch.setattr(augment, "normalise", broken)
     with pytest.raises(InputError, match=r"nan at step 4 \(epoch 2, learning rate 0.0015\).*smaller"):
         train(images, labels, 2, settings(), 0)  # 0.0015 = 0.002 * (1 + cos(pi / 3)) / 2
 
@@ -289,33 +340,54 @@ def test_wrong_training_data_is_one_line():
 # Checkpoints
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def record(architecture, **more):
+    facts = {"architecture": architecture, "classes": ["vertical", "horizontal"], "image_size": 32}
+    return facts | {"transform": "resized_crop", "normalisation": "imagenet"} | more
+
+
+@pytest.mark.parametrize("architecture", MINIATURES)
 def test_a_checkpoint_gives_back_the_same_network_and_the_same_bytes(tmp_path, architecture):
     images, labels = bars(16)
     trained = train(images, labels, 2, settings(architecture=architecture, epochs=1), 0)
     for name in "ab":
-        record = {"architecture": architecture, "classes": ["vertical", "horizontal"]}
-        (tmp_path / name).write_bytes(model_bytes(trained, record))
-    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
-    model = load_model(tmp_path / "a", architecture, 2, 32)
+        (tmp_path / f"{name}.safetensors").write_bytes(model_bytes(trained.state, record(architecture)))
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+    model, found = load_model(tmp_path / "a.safetensors", architecture, ["vertical", "horizontal"])
     assert not model.training and same(dict(model.state_dict()), trained.state)
+    assert found["image_size"] == 32 and checkpoint.preparation_of(found) == trained.preparation
 
 
 def test_a_wrong_checkpoint_is_one_line_that_names_the_file(tmp_path):
     path = tmp_path / "model-r0.safetensors"
     images, labels = bars(16)
     trained = train(images, labels, 2, settings(architecture="vit", epochs=1), 0)
-    path.write_bytes(model_bytes(trained, {"architecture": "vit", "classes": ["vertical", "horizontal"]}))
+    path.write_bytes(model_bytes(trained.state, record("vit")))
     for arguments, message in (
-        (("resnet", 2, 32), "holds architecture 'vit'; expected 'resnet'"),
-        (("vit", 10, 32), "holds 2 classes; expected 10"),
-        (("vit", 2, 64), "does not fit a vit for 64 px"),
+        (("resnet", ["a", "b"]), "holds architecture 'vit'; expected 'resnet'"),
+        (("vit", list("abcdefghij")), "holds 2 classes; expected 10"),
     ):
         with pytest.raises(InputError, match=message) as caught:
             load_model(path, *arguments)
         assert path.name in str(caught.value) and "\n" not in str(caught.value)
+    path.write_bytes(model_bytes(trained.state, record("vit", image_size=64)))
+    with pytest.raises(
+        InputError, match=r"does not fit a vit of 2 classes for 64 px images \(1 tensors, such as position"
+    ):
+        load_model(path)
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(InputError, match="model-r0.safetensors is not a whole checkpoint"):
-        load_model(path, "vit", 2, 32)
+        load_model(path, "vit", ["a", "b"])
     with pytest.raises(InputError, match="absent"):
-        load_model(tmp_path / "absent", "vit", 2, 32)
+        load_model(tmp_path / "absent", "vit", ["a", "b"])
+
+
+def test_a_pt_of_plain_tensors_is_read_and_a_pickle_that_could_run_code_is_not(tmp_path):
+    state = initial_model("resnet", 2, 32, 0).state_dict()
+    torch.save({"model": state}, tmp_path / "theirs.pt")
+    model, found = load_model(tmp_path / "theirs.pt", "resnet", ["vertical", "horizontal"], 32)
+    assert same(dict(model.state_dict()), dict(state)) and found["classes"] == ["vertical", "horizontal"]
+    torch.save(initial_model("resnet", 2, 32, 0), tmp_path / "whole.pt")  # a module: opening it would run code
+    with pytest.raises(InputError, match="whole.pt is a pickle of more than plain tensors.*save a state_dict"):
+        load_model(tmp_path / "whole.pt", "resnet", ["vertical", "horizontal"], 32)
+    with pytest.raises(InputError, match="does not say what network it holds"):
+        load_model(tmp_path / "theirs.pt")

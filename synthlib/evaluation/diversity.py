@@ -12,6 +12,7 @@ from synthlib.settings import InputError, choose
 
 NEIGHBOURS = 5
 MEASURES = ("vendi", "vendi_per_class", "precision", "recall", "density", "coverage")
+WITHOUT_REAL = {"vendi", "vendi_per_class"}  # the others compare with real images
 
 
 def vendi(features: torch.Tensor) -> float:
@@ -94,7 +95,7 @@ def measure_rows(
     """
     names = [choose("measure", name, MEASURES) for name in measures]
     against_real = None
-    if set(names) - {"vendi", "vendi_per_class"}:
+    if set(names) - WITHOUT_REAL:
         if real_features is None:
             raise InputError(f"measures {', '.join(names)} need real images and got none; give the pool's.")
         against_real = prdc(real_features, features)

@@ -7,7 +7,10 @@ import safetensors
 import safetensors.torch
 import torch
 
-from synthlib.settings import InputError
+from synthlib.evaluation.calibration import calibration_bins, ece_percent
+from synthlib.settings import BEST_MODE, InputError
+
+TOP5_FROM = 11  # classes; of fewer, five guesses are half of them and say little
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,17 @@ def accuracy_percent(logits: torch.Tensor, labels: torch.Tensor) -> float:
     return 100 * (logits.argmax(-1) == labels).double().mean().item()
 
 
+def top5_percent(logits: torch.Tensor, labels: torch.Tensor) -> float | None:
+    """Share in percent of the images whose class is among the five highest of logits [N, C] or [S, N, C].
+
+    None for ten classes or fewer.
+    """
+    if logits.shape[-1] < TOP5_FROM:
+        return None
+    guesses = logits.topk(5).indices  # [..., N, 5]
+    return 100 * (guesses == labels.unsqueeze(-1)).any(-1).double().mean().item()
+
+
 def per_class_accuracy(logits: torch.Tensor, labels: torch.Tensor, n_classes: int) -> torch.Tensor:
     """Accuracy in percent of each true class, float64 [C], of logits [N, C] or [S, N, C]; nan if a class is empty."""
     correct = (logits.argmax(-1) == labels).double().reshape(-1, len(labels)).mean(0)
@@ -48,36 +62,51 @@ def per_class_accuracy(logits: torch.Tensor, labels: torch.Tensor, n_classes: in
 
 @dataclass(frozen=True)
 class Classifier:
-    """Where a classifier comes from, as a result row says it."""
+    """Where a classifier comes from and what it is tested on, as a result row says it."""
 
     dataset: str
+    split: str  # "test", or "rest": the test images that are in no pool
     trick: str
+    images: str  # that it learnt from: "drawn" by 01_generate, "hosted" by the authors, "imported" or "real"
     architecture: str
+    init: str  # "scratch" or "imagenet"
+    protocol: str  # of training: "miniature", "authors", "careful" or "own"
     replicate: int
     generation_seed: str  # experiment seed:replicate; of a set that was made elsewhere "given <digest>:0"
     training_seed: int
     n_train: int
     n_steps: int
 
+    def condition(self, evaluation_mode: str) -> dict[str, str]:
+        """The columns that tell conditions apart: the first fields, and the evaluation mode."""
+        names = [field.name for field in fields(self)]
+        found = {name: getattr(self, name) for name in names[: names.index("replicate")]}
+        return found | {"evaluation_mode": evaluation_mode}
 
-def result_rows(classifier: Classifier, logits: Logits) -> list[dict]:
-    """The two rows of results.csv for one classifier: evaluation_mode eval, and authors (mean over the shuffles)."""
-    who = asdict(classifier)
+
+def result_rows(classifier: Classifier, logits: Logits, best_on_test: bool = False) -> list[dict]:
+    """The rows of results.csv for one classifier: evaluation_mode eval, and authors (mean over the shuffles).
+
+    best_on_test: the logits are of the epoch that was best on the test set; one row, authors_best, from logits.authors.
+    top5_percent is None for ten classes or fewer; ece_percent: see `calibration`, in authors modes of all shuffles pooled.
+    """
+    modes = {BEST_MODE: logits.authors} if best_on_test else {"eval": logits.eval, "authors": logits.authors}
     rows = []
-    for mode, values in (("eval", logits.eval), ("authors", logits.authors)):
-        row = {name: who[name] for name in ("dataset", "trick", "architecture")}
-        row |= {"evaluation_mode": mode} | {name: who[name] for name in list(who)[3:]}
+    for mode, values in modes.items():
+        row = classifier.condition(mode)
+        row |= {name: value for name, value in asdict(classifier).items() if name not in row}
+        top5, ece = top5_percent(values, logits.labels), ece_percent(calibration_bins(values, logits.labels))
         row |= {"n_test": len(logits.labels), "accuracy_percent": round(accuracy_percent(values, logits.labels), 6)}
-        rows.append(row)
+        rows.append(row | {"top5_percent": None if top5 is None else round(top5, 6), "ece_percent": round(ece, 6)})
     return rows
 
 
 def per_class_rows(classifier: Classifier, logits: Logits, classes: list[str]) -> list[dict]:
     """The rows of per_class.csv for one classifier: accuracy in percent of each class, in both evaluation modes."""
-    who = {name: getattr(classifier, name) for name in ("dataset", "trick", "architecture", "replicate")}
     rows = []
     for mode, values in (("eval", logits.eval), ("authors", logits.authors)):
+        who = classifier.condition(mode) | {"replicate": classifier.replicate}
         accuracies = per_class_accuracy(values, logits.labels, len(classes)).tolist()
         for name, accuracy in zip(classes, accuracies, strict=True):
-            rows.append(who | {"evaluation_mode": mode, "class": name, "accuracy_percent": round(accuracy, 6)})
+            rows.append(who | {"class": name, "accuracy_percent": round(accuracy, 6)})
     return rows

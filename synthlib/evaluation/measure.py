@@ -6,9 +6,9 @@ import pandas as pd
 import torch
 
 from synthlib import receipts
-from synthlib.data.datasets import load_real
+from synthlib.data.real import load_real
 from synthlib.data.shards import read_shards
-from synthlib.evaluation.diversity import measure_rows
+from synthlib.evaluation.diversity import WITHOUT_REAL, measure_rows
 from synthlib.evaluation.features import extract_features
 from synthlib.settings import EvaluateSettings
 
@@ -27,7 +27,10 @@ def measure_replicates(settings: EvaluateSettings, folder: Path) -> tuple[list[P
     torch.set_num_threads(settings.threads)
     generated = read_shards(settings.generated_dir)
     features = extract_features(generated.images, settings.feature_space)
-    real = extract_features(load_real(settings.dataset, "pool").images, settings.feature_space)
+    real = None
+    if set(settings.measures) - WITHOUT_REAL:
+        pool = load_real(settings.dataset, "pool", settings.real_dir, settings.classes, generated.images.shape[-1])
+        real = extract_features(pool.images, settings.feature_space)
     rows = []
     for number in sorted(set(generated.column("replicate").tolist())):
         mine = torch.from_numpy(generated.column("replicate") == number)

@@ -5,24 +5,35 @@ so batch norm uses the statistics of each shuffled batch of test images, and dro
 """
 
 import copy
+from collections.abc import Callable
 
 import torch
 
+from synthlib.data.real import ImageSet
 from synthlib.settings import InputError
-from synthlib.training.augment import batches, normalise, seeded
+from synthlib.training.augment import Preparation, batches, seeded
 from synthlib.training.models import memory_format
 
+EVAL_BATCH_SIZE = 256  # of `eval` mode, where a prediction does not depend on its batch but for last bits
 
-def predict_eval(model: torch.nn.Module, images: torch.Tensor, batch_size: int) -> torch.Tensor:
-    """Logits float32 [N, C] of uint8 images [N, 3, H, W] at the network's size, in eval mode.
+
+def predict_eval(
+    model: torch.nn.Module, images: torch.Tensor, preparation: Preparation, batch_size: int = EVAL_BATCH_SIZE
+) -> torch.Tensor:
+    """Logits float32 [N, C] of uint8 images [N, 3, H, W], in eval mode and full precision.
 
     The caller's model keeps its mode: a copy is evaluated.
     """
-    return _logits(copy.deepcopy(model).eval(), images, torch.arange(len(images)), batch_size)
+    return _logits(copy.deepcopy(model).eval(), images, torch.arange(len(images)), preparation, batch_size)
 
 
 def predict_authors(
-    model: torch.nn.Module, images: torch.Tensor, batch_size: int = 64, shuffles: int = 5, seed: int = 0
+    model: torch.nn.Module,
+    images: torch.Tensor,
+    preparation: Preparation,
+    batch_size: int = 64,
+    shuffles: int = 5,
+    seed: int = 0,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits as the authors' code computes them: in train mode, over shuffled batches, a partial last batch kept.
 
@@ -40,20 +51,55 @@ def predict_authors(
     logits = []
     for shuffle in range(shuffles):
         with seeded(seed + shuffle, _device(model)):
-            shuffled = _logits(copy.deepcopy(model).train(), images, order[shuffle], batch_size)
+            shuffled = _logits(copy.deepcopy(model).train(), images, order[shuffle], preparation, batch_size)
         in_test_order = torch.empty_like(shuffled)
         in_test_order[order[shuffle]] = shuffled
         logits.append(in_test_order)
     return torch.stack(logits), order
 
 
+def tester(real: ImageSet, classes: list[str]) -> Callable[[torch.nn.Module, Preparation], dict[str, float]]:
+    """A function for `train`'s argument `test`: accuracy in percent of a network in both modes, in one shuffle.
+
+    It sees test images while training, as the authors' code does to choose its best epoch; nothing is learned from them.
+    InputError: the network's classes are not those of the real images.
+    """
+    require_classes(classes, real, "the training set")
+
+    def test(model: torch.nn.Module, preparation: Preparation) -> dict[str, float]:
+        found = {
+            "test_eval_percent": predict_eval(model, real.images, preparation),
+            "test_authors_percent": predict_authors(model, real.images, preparation, shuffles=1)[0][0],
+        }
+        return {
+            name: round(100 * (got.argmax(1) == real.labels).double().mean().item(), 4) for name, got in found.items()
+        }
+
+    return test
+
+
+def require_classes(classes: list[str], real: ImageSet, what: str) -> None:
+    """InputError, with both lists, unless `what` has the classes of the real images, in their order."""
+    if classes != real.classes:
+        only = [[name for name in a if name not in b] for a, b in ((classes, real.classes), (real.classes, classes))]
+        differ = (
+            f"only there: {only[0]}; only in the real images: {only[1]}" if any(only) else "the same in another order"
+        )
+        raise InputError(
+            f"{what} has classes {classes}; expected those of the real images, {real.classes} ({differ}): name the data set "
+            "that it was made for, or its `classes`."
+        )
+
+
 @torch.no_grad()
-def _logits(model: torch.nn.Module, images: torch.Tensor, order: torch.Tensor, batch_size: int) -> torch.Tensor:
+def _logits(
+    model: torch.nn.Module, images: torch.Tensor, order: torch.Tensor, preparation: Preparation, batch_size: int
+) -> torch.Tensor:
     """Logits on the CPU [N, C], row k being image order[k]."""
     device, layout = _device(model), memory_format(model)
     return torch.cat(
         [
-            model(normalise(images[order[rows]].to(device)).contiguous(memory_format=layout)).float().cpu()
+            model(preparation.test_input(images[order[rows]].to(device)).contiguous(memory_format=layout)).float().cpu()
             for rows in batches(len(images), batch_size)
         ]
     )

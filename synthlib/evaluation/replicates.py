@@ -7,77 +7,94 @@ import pandas as pd
 import torch
 
 from synthlib import digests, receipts
-from synthlib.data.datasets import ImageSet
+from synthlib.data.real import ImageSet, load_real
 from synthlib.devices import device_named, hardware_name
+from synthlib.evaluation.calibration import calibration_rows
 from synthlib.evaluation.evaluate import Classifier, Logits, load_logits, logits_bytes, per_class_rows, result_rows
-from synthlib.evaluation.predict import predict_authors, predict_eval
+from synthlib.evaluation.predict import EVAL_BATCH_SIZE, predict_authors, predict_eval, require_classes
 from synthlib.progress import progress
-from synthlib.settings import EvaluateSettings, InputError
-from synthlib.training.train import load_model, read_record
+from synthlib.settings import REAL_TRICKS, EvaluateSettings
+from synthlib.training.checkpoint import load_model, preparation_of, read_record
 
-EVAL_BATCH_SIZE = 256  # of `eval` mode, where a prediction does not depend on its batch but for last bits
+ORIGINS = {
+    "01_generate": "drawn",
+    "download": "hosted",
+    "import": "imported",
+}  # a set's maker -> what rows call its images
+
+
+def load_test_images(settings: EvaluateSettings) -> ImageSet:
+    """The real images that `settings` names; those that differ in size at the size that the checkpoints resize to."""
+    first = receipts.read_output(settings.trained_dir, receipts.output_names(settings.trained_dir, ".safetensors")[0])
+    size = preparation_of(read_record(first)).resized
+    return load_real(settings.dataset, settings.split, settings.real_dir, settings.classes, size)
 
 
 def evaluate_replicates(real: ImageSet, settings: EvaluateSettings, folder: Path) -> tuple[list[Path], pd.DataFrame]:
     """Test each checkpoint of `trained_dir` on real images; return the files and the rows of results.csv.
 
-    One row per (replicate, evaluation mode). Logits whose key (checkpoint, images, settings, code) is current are kept.
-    Raises InputError where checkpoint and real images differ in their classes.
+    One row per (replicate, evaluation mode); of a checkpoint that was chosen on the test set one row, labelled so. Beside
+    them per_class.csv, calibration.csv and the logits, from which all of it can be made again. Logits whose key (checkpoint,
+    images, settings, code) is current are kept. InputError: checkpoint and real images differ in their classes.
     """
     torch.set_num_threads(settings.threads)
     kept = {name: getattr(settings, name) for name in ("batch_size", "shuffles", "seed", "threads")}
-    kept["device"] = hardware_name(settings.device)
-    images = digests.sha256_bytes(real.images.numpy().tobytes() + real.labels.numpy().tobytes())
-    drawn = receipts.read_receipt(settings.generated_dir)["parameters"]
-    set_digest = digests.sha256_json(receipts.output_digests(settings.generated_dir))[:12]  # of images made elsewhere
-    origin = drawn.get("seed", f"given {set_digest}")
-    files, rows, by_class = [], [], []
+    kept |= {"device": hardware_name(settings.device), "eval_batch_size": EVAL_BATCH_SIZE}
+    kept["images"] = digests.sha256_bytes(real.images.numpy().tobytes() + real.labels.numpy().tobytes())
+    images, seed = _origin(settings)
+    files, tables = [], {"results.csv": [], "per_class.csv": [], "calibration.csv": []}
     names = receipts.output_names(settings.trained_dir, ".safetensors")
-    for name in progress(names, f"{settings.dataset} {settings.trick} {settings.architecture}", unit="replicate"):
+    for name in progress(names, f"{settings.dataset} {settings.trick} {settings.architecture}", unit="checkpoint"):
         checkpoint = receipts.read_output(settings.trained_dir, name)
         record = read_record(checkpoint)
-        if record["classes"] != real.classes:
-            raise InputError(
-                f"{checkpoint} was trained on classes {record['classes']}; expected those of {settings.dataset}: "
-                f"{real.classes}. Train on images of this data set."
-            )
-        path = folder / f"logits-r{record['replicate']}.safetensors"
-        key = receipts.file_key(
-            "logits",
-            kept
-            | {"images": images, "eval_batch_size": EVAL_BATCH_SIZE, "checkpoint": digests.sha256_file(checkpoint)},
-        )
+        require_classes(record["classes"], real, checkpoint.name)
+        best = record["chosen"] != "last"
+        path = folder / f"logits-{'best-' if best else ''}r{record['replicate']}.safetensors"
+        key = receipts.file_key("logits", kept | {"checkpoint": digests.sha256_file(checkpoint)})
         if not receipts.is_current(path, key):
             start = time.monotonic()
             data = logits_bytes(_test(checkpoint, real, settings))
             receipts.write_keyed(path, data, key, time.monotonic() - start)
         classifier = Classifier(
             dataset=settings.dataset,
+            split=settings.split,
             trick=settings.trick,
+            images=images,
             architecture=settings.architecture,
+            init=record["init"],
+            protocol=record["protocol"],
             replicate=record["replicate"],
-            generation_seed=f"{origin}:{record['replicate']}",
+            generation_seed=f"{seed}:{record['image_replicate']}",
             training_seed=record["training_seed"],
             n_train=record["n_train"],
             n_steps=record["n_steps"],
         )
         logits = load_logits(path)
-        rows += result_rows(classifier, logits)
-        by_class += per_class_rows(classifier, logits, real.classes)
+        tables["results.csv"] += result_rows(classifier, logits, best)
+        if not best:
+            tables["per_class.csv"] += per_class_rows(classifier, logits, real.classes)
+            tables["calibration.csv"] += calibration_rows(classifier, logits)
         files.append(path)
-    table = pd.DataFrame(rows)
-    for name, content in (("results.csv", table), ("per_class.csv", pd.DataFrame(by_class))):
-        receipts.write_atomic(folder / name, content.to_csv(index=False, lineterminator="\n").encode())
+    for name, rows in tables.items():
+        receipts.write_atomic(folder / name, pd.DataFrame(rows).to_csv(index=False, lineterminator="\n").encode())
         files.append(folder / name)
     receipts.write_json(folder / "classes.json", real.classes)
-    return [*files, folder / "classes.json"], table
+    return [*files, folder / "classes.json"], pd.DataFrame(tables["results.csv"])
+
+
+def _origin(settings: EvaluateSettings) -> tuple[str, str]:
+    """What rows call the images that were learned from, and their generation seed (of images made elsewhere: a digest)."""
+    if settings.trick in REAL_TRICKS:
+        return "real", "real"
+    receipt = receipts.read_receipt(settings.generated_dir)
+    digest = digests.sha256_json(receipts.output_digests(settings.generated_dir))[:12]
+    return ORIGINS.get(receipt["notebook"], "imported"), str(receipt["parameters"].get("seed", f"given {digest}"))
 
 
 def _test(checkpoint: Path, real: ImageSet, settings: EvaluateSettings) -> Logits:
-    model = load_model(checkpoint, settings.architecture, len(real.classes), real.images.shape[-1]).to(
-        device_named(settings.device)
+    model, record = load_model(checkpoint, settings.architecture, real.classes)
+    model, preparation = model.to(device_named(settings.device)), preparation_of(record)
+    authors, order = predict_authors(
+        model, real.images, preparation, settings.batch_size, settings.shuffles, settings.seed
     )
-    authors, order = predict_authors(model, real.images, settings.batch_size, settings.shuffles, settings.seed)
-    return Logits(
-        eval=predict_eval(model, real.images, EVAL_BATCH_SIZE), authors=authors, order=order, labels=real.labels
-    )
+    return Logits(eval=predict_eval(model, real.images, preparation), authors=authors, order=order, labels=real.labels)

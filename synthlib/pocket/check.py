@@ -184,7 +184,7 @@ def agreement_by_real_referee(folder: Path = FOLDER, per_prompt: int = 20, threa
     """Agreement of a CNN trained on the real pool with the prompts: reported once, after the weights were frozen.
 
     It decides nothing; written to check_real.json."""
-    from synthlib.data.datasets import load_real
+    from synthlib.data.real import load_real
 
     torch.set_num_threads(threads)
     judge_of_real = _train_on_pool(load_real("digits", "pool"))

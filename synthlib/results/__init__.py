@@ -1,8 +1,25 @@
 """What a reader sees (notebook 04): statistics, tables, figures, report; and here, what those call things."""
 
-from synthlib.settings import EVALUATION_MODES, TRICKS
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
-MODE_LABELS = {"eval": "eval mode", "authors": "authors' mode"}
+from synthlib.settings import BEST_MODE, EVALUATION_MODES, INITS, SPLITS, TRICKS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MODE_LABELS = {
+    "eval": "eval mode",
+    "authors": "authors' mode",
+    BEST_MODE: "authors' mode, best epoch on the test set",  # chosen on the test set: never without these words
+}
+# What, beside data set, trick, architecture and mode, tells conditions apart, with its values in the order of tables.
+VARIANTS = {
+    "split": SPLITS,
+    "images": ("drawn", "hosted", "imported", "real"),
+    "init": INITS,
+    "protocol": ("miniature", "authors", "careful", "own"),
+}
 
 
 def trick_label(trick: str) -> str:
@@ -12,9 +29,33 @@ def trick_label(trick: str) -> str:
 
 def trick_order(trick: str) -> tuple[int, str]:
     """Sort key: the order of `settings.TRICKS`, then any other condition by name."""
-    return (TRICKS.index(trick) if trick in TRICKS else len(TRICKS), trick)
+    return _order(trick, TRICKS)
 
 
 def mode_order(mode: str) -> tuple[int, str]:
-    """Sort key: the order of `settings.EVALUATION_MODES`, then any other by name."""
-    return (EVALUATION_MODES.index(mode) if mode in EVALUATION_MODES else len(EVALUATION_MODES), mode)
+    """Sort key: the order of `settings.EVALUATION_MODES`, the best epoch on the test set, then any other by name."""
+    return _order(mode, (*EVALUATION_MODES, BEST_MODE))
+
+
+def variant_order(row: Mapping[str, object]) -> tuple[tuple[int, str], ...]:
+    """Sort key of a row by its `VARIANTS`, each in its order there; one that it has not comes last."""
+    return tuple(_order(known(row[name]), values) for name, values in VARIANTS.items())
+
+
+def varying(table: "pd.DataFrame") -> list[str]:
+    """The `VARIANTS` of which a table has more than one value: those that a reader must be shown."""
+    return [name for name in VARIANTS if table[name].nunique() > 1]
+
+
+def variant_words(row: Mapping[str, object], names: Iterable[str]) -> str:
+    """What follows a label where variants are shown: ", images hosted, init imagenet"; nothing where they are not known."""
+    return "".join(f", {name} {row[name]}" for name in names if known(row[name]))
+
+
+def known(value: object) -> str:
+    """A cell as text; "" where it is empty (None or NaN), as in a row of what was not run."""
+    return "" if value is None or value != value else str(value)
+
+
+def _order(name: str, names: tuple[str, ...]) -> tuple[int, str]:
+    return (names.index(name) if name in names else len(names), name)

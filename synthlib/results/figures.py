@@ -16,18 +16,19 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from numpy.typing import ArrayLike
 
-from synthlib.results import MODE_LABELS, trick_label, trick_order
+from synthlib.results import MODE_LABELS, VARIANTS, trick_label, trick_order, variant_order, variant_words, varying
 from synthlib.results.images import plot_images, plot_sample_grid
+from synthlib.results.reliability import plot_reliability
 from synthlib.results.style import GREY, MODE_STYLES, PALETTE, add_note, new_axes, save_figure, trick_style, use_style
-from synthlib.settings import EVALUATION_MODES, InputError
+from synthlib.settings import BEST_MODE, EVALUATION_MODES, InputError
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [  # with what a notebook needs of `images` and `style`, so that it imports one module
     "accuracy_figure", "add_note", "confusion_figure", "diversity_figure", "plot_accuracy_by_trick", "plot_confusion",
-    "plot_diversity_against_accuracy", "plot_guidance_histogram", "plot_history", "plot_images", "plot_sample_grid",
-    "save_figure", "use_style",
+    "plot_diversity_against_accuracy", "plot_guidance_histogram", "plot_history", "plot_images", "plot_reliability",
+    "plot_sample_grid", "save_figure", "use_style",
 ]  # fmt: skip
 
 MARK_SIZES = "large: mean, small: a replicate"
@@ -43,36 +44,48 @@ MEASURE_LABELS = {
 # --- accuracy ---------------------------------------------------------------------------------------------------------
 
 
-def plot_accuracy_by_trick(table: "pd.DataFrame", ax: Axes | None = None) -> Axes:
-    """F2, one panel: accuracy with its 95 % interval per trick, in both evaluation modes.
+def plot_accuracy_by_trick(
+    table: "pd.DataFrame", ax: Axes | None = None, variants: Sequence[str] | None = None
+) -> Axes:
+    """F2, one panel: accuracy with its 95 % interval per trick, in each evaluation mode.
 
-    A star is the published value, where there is one.
+    Hollow: the best epoch on the test set, where there is one. A star is the published value, where there is one.
     table: rows of `tables.accuracy_by_trick` for one data set and one architecture. What was not run is named so.
+    variants: columns (of `VARIANTS`) that give a trick lines of its own; by default those that differ in the table.
     """
     dataset, architecture = _only(table, "dataset"), _only(table, "architecture")
-    tricks = sorted(set(table["trick"]), key=trick_order)
-    ax = ax or new_axes((5.2, 0.9 + 0.42 * len(tricks)))
+    variants = varying(table) if variants is None else list(variants)
+    lines = _lines(table, variants)
+    ax = ax or new_axes((5.2, 0.9 + 0.42 * len(lines)))
+    heights = dict(zip(EVALUATION_MODES, (-0.14, 0.14), strict=True))
+    if (table["evaluation_mode"] == BEST_MODE).any():
+        heights = dict(zip((*EVALUATION_MODES, BEST_MODE), (-0.22, 0, 0.22), strict=True))
     labelled = set()
-    for row in table.itertuples():
-        y = tricks.index(row.trick)
-        colour, marker = MODE_STYLES[row.evaluation_mode]
-        y_mode = y + (-0.14 if row.evaluation_mode == EVALUATION_MODES[0] else 0.14)
-        if not _missing(row.accuracy_percent):
-            label = MODE_LABELS[row.evaluation_mode]
-            if not _missing(row.ci_low):
-                ax.plot([row.ci_low, row.ci_high], [y_mode, y_mode], color=colour, solid_capstyle="butt", zorder=2)
-            ax.plot(row.accuracy_percent, y_mode, marker, color=colour, markersize=6, markeredgecolor="white", zorder=3,
+    for row in table.to_dict("records"):
+        mode, accuracy, published = row["evaluation_mode"], row["accuracy_percent"], row["published_percent"]
+        y = lines.index(_line(row, variants))
+        y_mode = y + heights[mode]
+        colour, marker = MODE_STYLES["authors" if mode == BEST_MODE else mode]
+        inside, edge = ("white", colour) if mode == BEST_MODE else (colour, "white")
+        if not _missing(accuracy):
+            label = MODE_LABELS[mode].replace(", ", ",\n")
+            if not _missing(row["ci_low"]):
+                ax.plot(
+                    [row["ci_low"], row["ci_high"]], [y_mode, y_mode], color=colour, solid_capstyle="butt", zorder=2
+                )
+            ax.plot(accuracy, y_mode, marker, color=inside, markersize=6, markeredgecolor=edge, zorder=3,
                     label=None if label in labelled else label)  # fmt: skip
             labelled.add(label)
-        elif str(row.status).startswith("not run") and row.evaluation_mode == EVALUATION_MODES[0]:
+        elif str(row["status"]).startswith("not run") and mode == EVALUATION_MODES[0]:
             ax.text(0.02, y, "not run", transform=ax.get_yaxis_transform(), va="center", fontsize=8, color=GREY)
-        if isinstance(row.published_percent, float) or str(row.published_percent).replace(".", "").isdigit():
+        number = isinstance(published, float) or str(published).replace(".", "").isdigit()
+        if number and mode != BEST_MODE:  # which has the same
             label = "published (authors' mode)"
-            ax.plot(float(row.published_percent), y_mode, "*", color="none", markeredgecolor="black", markersize=9,
+            ax.plot(float(published), y_mode, "*", color="none", markeredgecolor="black", markersize=9,
                     zorder=4, label=None if label in labelled else label)  # fmt: skip
             labelled.add(label)
-    ax.set_yticks(range(len(tricks)), [trick_label(trick) for trick in tricks])
-    ax.set_ylim(len(tricks) - 0.5, -0.5)
+    ax.set_yticks(range(len(lines)), [trick_label(trick) + words for trick, words in lines])
+    ax.set_ylim(len(lines) - 0.5, -0.5)
     ax.grid(axis="y", visible=False)
     ax.tick_params(axis="y", length=0)
     ax.set_xlabel("accuracy on the real test images, % (bar: 95 % interval)")
@@ -85,15 +98,16 @@ def plot_accuracy_by_trick(table: "pd.DataFrame", ax: Axes | None = None) -> Axe
 def accuracy_figure(table: "pd.DataFrame") -> Figure:
     """F2: `plot_accuracy_by_trick` for every (data set, architecture) of the table, with one scale a data set."""
     panels = list(dict.fromkeys(zip(table["dataset"], table["architecture"], strict=True)))
-    n_tricks = [len(set(table["trick"][_where(table, dataset=d, architecture=a)])) for d, a in panels]
+    variants = varying(table)  # of all panels, so that each says what differs between them
+    n_lines = [len(_lines(table[_where(table, dataset=d, architecture=a)], variants)) for d, a in panels]
     use_style()
     figure, axes = plt.subplots(
-        len(panels), 1, squeeze=False, figsize=(6.6, sum(0.95 + 0.4 * n for n in n_tricks) + 0.2),
-        height_ratios=[n + 1 for n in n_tricks],
+        len(panels), 1, squeeze=False, figsize=(6.6, sum(0.95 + 0.4 * n for n in n_lines) + 0.2),
+        height_ratios=[n + 1 for n in n_lines],
     )  # fmt: skip
     handles = {}
     for (dataset, architecture), ax in zip(panels, axes[:, 0], strict=True):
-        plot_accuracy_by_trick(table[_where(table, dataset=dataset, architecture=architecture)], ax)
+        plot_accuracy_by_trick(table[_where(table, dataset=dataset, architecture=architecture)], ax, variants)
         handles |= _take_legend(ax)
         if ax is not axes[-1, 0]:
             ax.set_xlabel("")
@@ -172,15 +186,18 @@ def _confusion_bar(shown: AxesImage, axes: list[Axes]) -> None:
 # --- diversity --------------------------------------------------------------------------------------------------------
 
 
-def plot_diversity_against_accuracy(frame: "pd.DataFrame", ax: Axes | None = None) -> Axes:
+def plot_diversity_against_accuracy(
+    frame: "pd.DataFrame", ax: Axes | None = None, variants: Sequence[str] = ()
+) -> Axes:
     """F4, one panel: a measure of the generated images (x) against accuracy (y), by condition and replicate.
 
-    frame: rows of `tables.diversity_against_accuracy` for one data set, architecture, evaluation mode, measure and
-    feature space.
+    frame: rows of `rows.diversity_against_accuracy` for one data set, architecture, evaluation mode, measure, feature
+    space, and one of each of `VARIANTS`; the title names the `variants`.
     """
     dataset, architecture, mode, measure, space = (
         _only(frame, name) for name in ("dataset", "architecture", "evaluation_mode", "measure", "feature_space")
     )
+    words = variant_words({name: _only(frame, name) for name in VARIANTS}, variants)
     ax = ax or new_axes((5.8, 3.6))
     for trick in sorted(set(frame["trick"]), key=trick_order):
         rows = frame[frame["trick"] == trick]
@@ -192,15 +209,17 @@ def plot_diversity_against_accuracy(frame: "pd.DataFrame", ax: Axes | None = Non
                 linestyle="none", label=trick_label(trick))  # fmt: skip
     ax.set_xlabel(f"{MEASURE_LABELS.get(measure, str(measure).replace('_', ' '))}\n({space})")
     ax.set_ylabel(f"accuracy, % ({MODE_LABELS[mode]})")
-    ax.set_title(f"{dataset}, {architecture}", loc="left")
+    ax.set_title(f"{dataset}, {architecture}{words}", loc="left")
     ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.2, title=MARK_SIZES, alignment="left")
     return ax
 
 
 def diversity_figure(frame: "pd.DataFrame", evaluation_mode: str = "eval") -> Figure:
-    """F4: `plot_diversity_against_accuracy`, a row of panels an architecture, a column a measure."""
+    """F4: `plot_diversity_against_accuracy`, a row of panels an architecture and variant, a column a measure."""
     frame = frame[frame["evaluation_mode"] == evaluation_mode]
-    lines = list(dict.fromkeys(zip(frame["dataset"], frame["architecture"], strict=True)))
+    variants = varying(frame)
+    told_apart = ["dataset", "architecture", *variants]
+    lines = list(dict.fromkeys(frame[told_apart].itertuples(index=False, name=None)))
     measures = list(dict.fromkeys(zip(frame["measure"], frame["feature_space"], strict=True)))
     if not lines:
         raise InputError(f"no row was evaluated in {evaluation_mode!r} mode; expected one of those in the frame.")
@@ -209,13 +228,14 @@ def diversity_figure(frame: "pd.DataFrame", evaluation_mode: str = "eval") -> Fi
         len(lines), len(measures), squeeze=False, figsize=(3.3 * len(measures) + 1.8, 3.0 * len(lines) + 0.3)
     )
     handles = {}
-    for (dataset, architecture), line in zip(lines, axes, strict=True):
+    for values, line in zip(lines, axes, strict=True):
         for (measure, space), ax in zip(measures, line, strict=True):
-            chosen = _where(frame, dataset=dataset, architecture=architecture, measure=measure, feature_space=space)
+            wanted = dict(zip(told_apart, values, strict=True))
+            chosen = _where(frame, **wanted, measure=measure, feature_space=space)
             if not chosen.any():
                 ax.set_axis_off()
                 continue
-            plot_diversity_against_accuracy(frame[chosen], ax)
+            plot_diversity_against_accuracy(frame[chosen], ax, variants)
             handles |= _take_legend(ax)
             if ax is not line[0]:
                 ax.set_ylabel("")
@@ -275,6 +295,17 @@ def plot_history(history: Mapping[str, ArrayLike], ax: Axes | None = None) -> Ax
 
 
 # --- helpers ----------------------------------------------------------------------------------------------------------
+
+
+def _line(row: Mapping[str, object], variants: Sequence[str]) -> tuple[str, str]:
+    """A row's line in a panel of F2: its trick, and the words that tell it from another of the same trick."""
+    return row["trick"], variant_words(row, variants)
+
+
+def _lines(table: "pd.DataFrame", variants: Sequence[str]) -> list[tuple[str, str]]:
+    """The lines of a panel of F2, from top to bottom."""
+    rows = sorted(table.to_dict("records"), key=lambda row: (trick_order(row["trick"]), variant_order(row)))
+    return list(dict.fromkeys(_line(row, variants) for row in rows))
 
 
 def _take_legend(ax: Axes) -> dict[str, Artist]:

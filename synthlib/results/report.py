@@ -8,10 +8,11 @@ import pandas as pd
 
 from synthlib import paths
 from synthlib.results import rows, statistics, tables
+from synthlib.settings import InputError
 
 # Every estimate that a table holds, with the columns of its interval. What stands in no interval must be equal.
 INTERVALS = {
-    "accuracy_percent": ("ci_low", "ci_high"),
+    **tables.T1_INTERVALS,
     "base_percent": ("base_ci_low", "base_ci_high"),
     "merged_percent": ("merged_ci_low", "merged_ci_high"),
     "difference_points": ("difference_low", "difference_high"),
@@ -43,7 +44,16 @@ def compare_with_reference(figures_dir: str | Path, reference_dir: str | Path) -
 def summary_text(figures_dir: str | Path, comparisons: Iterable[Comparison] = ()) -> str:
     """T1 of a figures folder, where it was wanted, as aligned plain text, with one line a comparison."""
     main = Path(figures_dir) / "accuracy_by_trick.csv"
-    lines = [_aligned(tables.accuracy_view(tables.read_table(main)))] if main.is_file() else []
+    lines = []
+    if main.is_file():
+        table = tables.read_table(main)
+        lacking = [name for name in rows.CONDITION if name not in table.columns]
+        if lacking:  # a table that older code made
+            raise InputError(
+                f"{main} lacks the columns {', '.join(lacking)}; expected a table of this code: "
+                "run notebooks/04_figures.ipynb again."
+            )
+        lines = [_aligned(tables.accuracy_view(table))]
     verdicts = [f"{line.file}: {line.verdict}{f' ({line.detail})' if line.detail else ''}" for line in comparisons]
     if verdicts:
         lines += ["", "Against the committed reference:", *verdicts]
@@ -85,7 +95,7 @@ def _compare(ours: Path, theirs: Path) -> tuple[str, str]:
     moved = 0
     for place in range(len(a)):
         mine, other = a.iloc[place], b.iloc[place]
-        where = f"row {place + 1} ({', '.join(v for v in mine[fixed].tolist()[:4] if v)})"
+        where = f"row {place + 1} ({', '.join(mine[name] for name in rows.CONDITION if mine.get(name))})"
         for name in fixed:
             if mine[name] != other[name]:
                 return "differs", f"{where}: {name} is {mine[name] or 'empty'}, reference {other[name] or 'empty'}"

@@ -8,13 +8,15 @@ import pandas as pd
 from safetensors.numpy import load_file
 
 from synthlib import paths, receipts
-from synthlib.results import mode_order, trick_label, trick_order
-from synthlib.settings import InputError
+from synthlib.results import VARIANTS, mode_order, trick_label, trick_order, variant_order, variant_words, varying
+from synthlib.settings import BEST_MODE, InputError
 
-CONDITION = ["dataset", "trick", "architecture", "evaluation_mode"]
+CONDITION = ["dataset", "split", "trick", "images", "architecture", "init", "protocol", "evaluation_mode"]
 COUNTS = ["n_train", "n_steps", "n_test"]
-ROW_COLUMNS = [*CONDITION, "replicate", "generation_seed", "training_seed", *COUNTS, "accuracy_percent"]
+SCORES = ["accuracy_percent", "top5_percent", "ece_percent"]  # top5_percent is empty for ten classes or fewer
+ROW_COLUMNS = [*CONDITION, "replicate", "generation_seed", "training_seed", *COUNTS, *SCORES]
 MEASURE_COLUMNS = ["dataset", "trick", "replicate", "measure", "feature_space", "value", "n"]
+BEST_LOGITS = "logits-best-"  # how files of BEST_MODE begin: of checkpoints chosen on the test set
 
 
 def read_evaluations(dirs: Iterable[str | Path]) -> pd.DataFrame:
@@ -35,32 +37,37 @@ def read_evaluations(dirs: Iterable[str | Path]) -> pd.DataFrame:
 
 
 def read_measures(dirs: Iterable[str | Path]) -> pd.DataFrame:
-    """Diversity measures of 03_eval step folders, one row per (data set, trick, replicate, measure).
+    """Diversity measures of 03_eval step folders, one row per (data set, trick, images, replicate, measure).
 
-    No row where no folder made any. The measures are of the images, so the folders of several architectures may
-    repeat them: equal rows are kept once.
+    No row where no folder made any. images, from the folder's results.csv, tells a hosted set from ours of the same
+    trick. The measures are of the images, so the folders of several architectures may repeat them: equal rows are kept
+    once.
     """
-    folders = [folder for folder in dirs if "measures.csv" in receipts.output_names(folder, ".csv")]
-    frames = [_read_rows(folder, "measures.csv", MEASURE_COLUMNS) for folder in folders]
-    measures = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=MEASURE_COLUMNS)
-    return measures.drop_duplicates(["dataset", "trick", "replicate", "measure", "feature_space"], ignore_index=True)
+    frames = [pd.DataFrame(columns=[*MEASURE_COLUMNS, "images"])]
+    for folder in dirs:
+        if "measures.csv" in receipts.output_names(folder, ".csv"):
+            images = _read_rows(folder, "results.csv", ROW_COLUMNS)["images"].iloc[0]
+            frames.append(_read_rows(folder, "measures.csv", MEASURE_COLUMNS).assign(images=images))
+    measures = pd.concat(frames[1:] or frames, ignore_index=True)
+    same = ["dataset", "trick", "images", "replicate", "measure", "feature_space"]
+    return measures.drop_duplicates(same, ignore_index=True)
 
 
-def read_correct(dirs: Iterable[str | Path]) -> dict[tuple[str, str, str, str], np.ndarray]:
-    """Correctness of every test image: (data set, trick, architecture, evaluation mode) -> float32 [R, N].
+def read_correct(dirs: Iterable[str | Path]) -> dict[tuple[str, ...], np.ndarray]:
+    """Correctness of every test image: a condition, its values in the order of CONDITION -> float32 [R, N].
 
-    Replicates in order. In `eval` mode 0 or 1, in `authors` mode the mean over the stored shuffles. Raises InputError
-    as `read_evaluations`, and where the logits do not give the accuracy that results.csv states.
+    Replicates in order. In `eval` mode 0 or 1, in the authors' modes the mean over the stored shuffles. Raises
+    InputError as `read_evaluations`, and where the logits do not give the accuracy that results.csv states.
     """
-    found: dict[tuple[str, str, str, str], list[tuple[int, np.ndarray]]] = {}
+    found: dict[tuple[str, ...], list[tuple[int, np.ndarray]]] = {}
     for folder in dirs:
         rows = _read_rows(folder, "results.csv", ROW_COLUMNS)
-        for replicate, group in rows.groupby("replicate"):
-            logits = load_file(receipts.read_output(folder, f"logits-r{replicate}.safetensors"))
+        for (replicate, best), group in rows.groupby(["replicate", rows["evaluation_mode"] == BEST_MODE]):
+            name = f"{BEST_LOGITS if best else 'logits-'}r{replicate}.safetensors"
+            logits = load_file(receipts.read_output(folder, name))
             for row in group.itertuples():
-                right = (
-                    logits[row.evaluation_mode].argmax(axis=-1) == logits["labels"]
-                )  # [N], or [S, N] in authors mode
+                values = logits["authors" if best else row.evaluation_mode]  # [N, C], or [S, N, C] in authors modes
+                right = values.argmax(axis=-1) == logits["labels"]
                 right = right.reshape(-1, right.shape[-1]).mean(axis=0, dtype=np.float64).astype(np.float32)
                 stated, ours = row.accuracy_percent, 100 * float(right.mean(dtype=np.float64))
                 if abs(stated - ours) > 0.01:
@@ -68,7 +75,7 @@ def read_correct(dirs: Iterable[str | Path]) -> dict[tuple[str, str, str, str], 
                         f"{folder}: the {row.evaluation_mode} logits of replicate {replicate} give {ours:.3f} %, "
                         f"but results.csv says {stated:.3f} %; expected the same: run notebooks/03_eval.ipynb again."
                     )
-                key = (row.dataset, row.trick, row.architecture, row.evaluation_mode)
+                key = tuple(getattr(row, name) for name in CONDITION)
                 found.setdefault(key, []).append((int(replicate), right))
     return {
         key: np.stack([right for _, right in sorted(pairs, key=lambda pair: pair[0])]) for key, pairs in found.items()
@@ -78,26 +85,32 @@ def read_correct(dirs: Iterable[str | Path]) -> dict[tuple[str, str, str, str], 
 def read_confusions(dirs: Iterable[str | Path], tricks: Iterable[str] = ()) -> tuple[dict[str, np.ndarray], list[str]]:
     """F3: "trick, architecture" -> confusion in `eval` mode (see `confusion_of`), and the class names.
 
-    Only of `tricks`, where any of them was evaluated. Each file is checked against its receipt.
+    Only of `tricks`, where any of them was evaluated. Where conditions differ in split, images, init or protocol, their
+    names say these too. Each file is checked against its receipt.
     """
-    receipt_of = {str(folder): receipts.read_receipt(folder)["parameters"] for folder in dirs}
-    chosen = [folder for folder, given in receipt_of.items() if given["trick"] in tricks] or list(receipt_of)
+    first_of = {str(folder): _read_rows(folder, "results.csv", ROW_COLUMNS).iloc[0] for folder in dirs}
+    chosen = [folder for folder, row in first_of.items() if row["trick"] in tricks] or list(first_of)
+    told_apart = varying(pd.DataFrame([first_of[folder] for folder in chosen], columns=ROW_COLUMNS))
     found, classes = {}, []
     for folder in chosen:
-        files = [receipts.read_output(folder, name) for name in receipts.output_names(folder, ".safetensors")]
+        names = [name for name in receipts.output_names(folder, ".safetensors") if not name.startswith(BEST_LOGITS)]
         classes = receipts.read_json(receipts.read_output(folder, "classes.json"))
-        title = f"{trick_label(receipt_of[folder]['trick'])}, {receipt_of[folder]['architecture']}"
-        found[title] = confusion_of(files, classes)
+        row = first_of[folder]
+        title = f"{trick_label(row['trick'])}, {row['architecture']}{variant_words(row, told_apart)}"
+        found[title] = confusion_of([receipts.read_output(folder, name) for name in names], classes)
     return found, classes
 
 
 def confusion_of(files: Iterable[Path], classes: Sequence[str], evaluation_mode: str = "eval") -> np.ndarray:
     """Confusion in percent of each true class: float64 [C, C], rows are true classes. files: a condition's logits.
 
-    Summed over replicates, in `authors` mode over the shuffles too. Raises InputError where there is no file.
+    Summed over replicates, in `authors` mode over the shuffles too. Files of checkpoints that were chosen on the test
+    set (logits-best-*) are left out. Raises InputError where there is no other.
     """
     counts = np.zeros((len(classes), len(classes)))
     for file in files:
+        if file.name.startswith(BEST_LOGITS):
+            continue
         logits = load_file(file)
         predicted = logits[evaluation_mode].argmax(axis=-1)
         np.add.at(counts, (np.broadcast_to(logits["labels"], predicted.shape), predicted), 1)
@@ -116,7 +129,7 @@ def diversity_against_accuracy(rows: pd.DataFrame, measures: pd.DataFrame) -> pd
         raise InputError(
             "no evaluated folder has measures; expected measures.csv: run notebooks/03_eval.ipynb with `measures` set."
         )
-    joined = rows.merge(measures, on=["dataset", "trick", "replicate"], how="inner", sort=False)
+    joined = rows.merge(measures, on=["dataset", "trick", "images", "replicate"], how="inner", sort=False)
     if joined.empty:
         raise InputError(
             "no measured replicate was also evaluated; expected some: give 03_eval folders of the same conditions."
@@ -142,18 +155,15 @@ def read_published(path: str | Path) -> pd.DataFrame:
 
 
 def in_order(rows: pd.DataFrame) -> pd.DataFrame:
-    """Sort by data set (first seen first), architecture, trick and mode (canonical), replicate."""
+    """Sort by data set (first seen first), architecture, trick, VARIANTS and mode (canonical), replicate."""
     datasets = {name: place for place, name in enumerate(dict.fromkeys(rows["dataset"]))}
+    columns = ["dataset", "architecture", "trick", *VARIANTS, "evaluation_mode"]
+    replicates = rows["replicate"] if "replicate" in rows else [0] * len(rows)
     order = [
-        (
-            datasets[row.dataset],
-            row.architecture,
-            trick_order(row.trick),
-            mode_order(row.evaluation_mode),
-            getattr(row, "replicate", 0),
-        )
-        for row in rows.itertuples()
-    ]
+        (datasets[row["dataset"]], row["architecture"], trick_order(row["trick"]), variant_order(row),
+         mode_order(row["evaluation_mode"]), replicate)
+        for row, replicate in zip(rows[columns].to_dict("records"), replicates, strict=True)
+    ]  # fmt: skip
     return rows.iloc[sorted(range(len(rows)), key=order.__getitem__)].reset_index(drop=True)
 
 

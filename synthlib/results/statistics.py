@@ -2,14 +2,14 @@
 
 A replicate is a generation seed with its own training seed (design.md, promise 4), so replicates, not test images,
 are the sample of a t interval. Where the test images should count as a sample too, the crossed bootstrap resamples
-both.
+both; of single runs they are the only sample, of Wilson's interval and McNemar's test.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import stdtr, stdtrit  # scipy.stats gives the same numbers, but takes a second to import
+from scipy.special import bdtr, ndtri, stdtr, stdtrit  # not scipy.stats, which takes a second to import
 
 from synthlib.settings import InputError
 
@@ -30,6 +30,14 @@ class Difference(NamedTuple):
     high: float
     p: float
     n: int
+
+
+class Discordant(NamedTuple):
+    """Images that only a (b) and only b (c) got right, McNemar's letters, and the two-sided p of "equally often"."""
+
+    b: int
+    c: int
+    p: float
 
 
 def t_interval(values: ArrayLike, level: float = 0.95) -> Interval:
@@ -81,6 +89,50 @@ def paired_t(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Difference:
         return Difference(mean, low, high, 1.0 if mean == 0 else 0.0, n)
     p = 2 * float(stdtr(n - 1, -abs(mean) / error))
     return Difference(mean, low, high, p, n)
+
+
+def mcnemar(correct_a: ArrayLike, correct_b: ArrayLike) -> Discordant:
+    """McNemar's exact test of two classifiers on the same test images, correct_a and correct_b [N], bool or 0 and 1.
+
+    Images on which both agree say nothing; of the b + c others each side wins half by chance, so p is the two-sided
+    binomial probability, 1 where there are none (McNemar 1947, Psychometrika 12; the exact version). It speaks of these
+    two trained classifiers, not of training them again. Raises InputError where the shapes differ, hold nothing, or
+    hold other numbers than 0 and 1.
+    """
+    a, b = np.asarray(correct_a), np.asarray(correct_b)
+    if a.shape != b.shape or a.ndim != 1 or a.size == 0:
+        raise InputError(f"correct_a has shape {a.shape} and correct_b {b.shape}; expected one [test images] of both.")
+    if not (np.isin(a, (0, 1)).all() and np.isin(b, (0, 1)).all()):
+        raise InputError("McNemar's test got a share of right answers; expected 0 or 1 an image: use the `eval` mode.")
+    a, b = a.astype(bool), b.astype(bool)
+    only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
+    p = 2 * float(bdtr(min(only_a, only_b), only_a + only_b, 0.5)) if only_a + only_b else 1.0
+    return Discordant(only_a, only_b, min(1.0, p))
+
+
+def mcnemar_method(found: Discordant, n_images: int) -> str:
+    """How a p value of `mcnemar` came about, in words."""
+    return f"McNemar, exact, {found.b} and {found.c} discordant of {n_images} test images"
+
+
+def wilson_interval(k: int, n: int, level: float = 0.95) -> Interval:
+    """Accuracy in percent of one classifier that got k of n test images right, with Wilson's score interval.
+
+    mean: 100 k / n, which is not the interval's middle (Wilson 1927, JASA 22). The test images are the sample: it says
+    nothing of other seeds. Raises InputError unless k is a whole number from 0 to n, and for a level outside (0, 1).
+    """
+    if not (n >= 1 and 0 <= k <= n and k == int(k) and n == int(n)):
+        raise InputError(f"{k!r} of {n!r} images are right; expected whole numbers, 0 to all of at least one image.")
+    _check_level(level)
+    share, square = k / n, float(ndtri((1 + level) / 2)) ** 2
+    middle = (share + square / (2 * n)) / (1 + square / n)
+    half = np.sqrt(square * (share * (1 - share) / n + square / (4 * n**2))) / (1 + square / n)
+    return Interval(100 * share, max(0.0, float(100 * (middle - half))), min(100.0, float(100 * (middle + half))))
+
+
+def wilson_method(n_images: int) -> str:
+    """How an interval of `wilson_interval` came about, in words."""
+    return f"Wilson, 95 %, over {n_images} images"
 
 
 def crossed_bootstrap(

@@ -76,8 +76,7 @@ def read_results() -> dict[str, Result]:
 def read_experiment(name: str) -> Experiment:
     """An experiment by name. InputError for anything unknown in its file."""
     file = paths.experiment_file(name)
-    experiments = [path.stem for path in file.parent.glob("*.yaml") if path != paths.results_file()]
-    content = read_yaml(paths.experiment_file(choose("experiment", name, sorted(experiments))))
+    content = read_yaml(paths.experiment_file(choose("experiment", name, paths.experiment_names())))
     for key in content:
         choose(f"key in {file.name}", key, sorted(KEYS))
     for key in ("title", "note", "results", "datasets", "architectures"):

@@ -1,6 +1,8 @@
-"""Random crops and flips, one per image, on whole batches of uint8 images (paper: RandomResizedCrop + horizontal flip).
+"""From uint8 images to a network's input, in whole batches but with random numbers of its own for each image.
 
-torchvision's RandomResizedCrop applies one crop to a whole batch; these draw one per image, as its per-item use would.
+Two transforms, as the authors' code has them: `resized_crop` (CIFAR: RandomResizedCrop and flip; tested on whole images) and
+`rotated_crop` (EuroSAT: rotation, flip, resize, random crop; tested on the centre). torchvision's own random transforms apply
+one draw to a whole batch; these draw one per image, as its per-item use would.
 """
 
 import math
@@ -9,10 +11,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch.nn.functional import grid_sample
+from torch.nn.functional import grid_sample, interpolate
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+NORMALISATIONS = {  # name -> mean and standard deviation of each channel, of values 0 to 1
+    "imagenet": (IMAGENET_MEAN, IMAGENET_STD),
+    "none": ((0, 0, 0), (1, 1, 1)),
+    "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "efficientnet_lite": ((127 / 255,) * 3, (128 / 255,) * 3),  # (pixel - 127) / 128
+}
+NORMALISATION_OF = {"resized_crop": "imagenet", "rotated_crop": "none"}  # in the authors' code
+MARGIN = 256 / 224  # rotated_crop resizes to so much more than it crops
+ROTATION = 90  # degrees, either way
 RATIO = (3 / 4, 4 / 3)  # torchvision's default range of aspect ratios
 TRIES = 10
 
@@ -31,11 +42,72 @@ class Crops:
         return Crops(self.boxes.to(device), self.flips.to(device))
 
 
-def normalise(images: torch.Tensor) -> torch.Tensor:
-    """Images [N, 3, H, W] of values 0 to 255 (uint8 or float) -> float32, normalised with ImageNet's mean and std."""
-    mean = torch.tensor(IMAGENET_MEAN, device=images.device).view(1, 3, 1, 1) * 255
-    std = torch.tensor(IMAGENET_STD, device=images.device).view(1, 3, 1, 1) * 255
+@dataclass(frozen=True)
+class Rotations:
+    """For each of N images: angles in degrees, anticlockwise, float [N]; flips bool [N]; crops' corners int64 [N, 2]."""
+
+    angles: torch.Tensor
+    flips: torch.Tensor
+    corners: torch.Tensor
+
+    def __getitem__(self, rows: torch.Tensor | slice) -> "Rotations":
+        return Rotations(self.angles[rows], self.flips[rows], self.corners[rows])
+
+    def to(self, device: torch.device) -> "Rotations":
+        return Rotations(self.angles.to(device), self.flips.to(device), self.corners.to(device))
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How images become a network's input; a checkpoint's record has it, so that tests prepare as training did.
+
+    transform: resized_crop or rotated_crop; image_size: the network's, in pixels; normalisation: one of NORMALISATIONS.
+    """
+
+    transform: str
+    image_size: int
+    normalisation: str
+
+    @property
+    def resized(self) -> int:
+        """The size in pixels that test images are resized to; rotated_crop then cuts the network's size out of them."""
+        return round(self.image_size * MARGIN) if self.transform == "rotated_crop" else self.image_size
+
+    def test_input(self, images: torch.Tensor) -> torch.Tensor:
+        """Images [N, 3, H, W], values 0 to 255 -> float32 [N, 3, S, S], as tests see them: nothing is random."""
+        start = round((self.resized - self.image_size) / 2)  # torchvision's CenterCrop; 0 without a margin
+        end = start + self.image_size
+        return normalise(resize(images, self.resized)[:, :, start:end, start:end], self.normalisation)
+
+    def draw(
+        self, n: int, height: int, width: int, scale_min: float, flip: float, generator: torch.Generator
+    ) -> Crops | Rotations:
+        """The random part of n training inputs, for `train_input`. generator is on the CPU."""
+        if self.transform == "resized_crop":
+            return draw_crops(n, height, width, scale_min, flip, generator)
+        return draw_rotations(n, self.resized - self.image_size, flip, generator)
+
+    def train_input(self, images: torch.Tensor, drawn: Crops | Rotations) -> torch.Tensor:
+        """Images [N, 3, H, W], values 0 to 255, and N draws, on the same device -> float32 [N, 3, S, S]."""
+        if self.transform == "resized_crop":
+            return normalise(crop_and_resize(images, drawn, self.image_size), self.normalisation)
+        whole = resize(rotate_and_flip(images, drawn), self.resized)
+        return normalise(crop(whole, drawn.corners, self.image_size), self.normalisation)
+
+
+def normalise(images: torch.Tensor, normalisation: str = "imagenet") -> torch.Tensor:
+    """Images [N, 3, H, W] of values 0 to 255 (uint8 or float) -> float32, less the mean and by the std of NORMALISATIONS."""
+    mean, std = NORMALISATIONS[normalisation]
+    mean = torch.tensor(mean, device=images.device, dtype=torch.float32).view(1, 3, 1, 1) * 255
+    std = torch.tensor(std, device=images.device, dtype=torch.float32).view(1, 3, 1, 1) * 255
     return (images.float() - mean) / std
+
+
+def resize(images: torch.Tensor, size: int) -> torch.Tensor:
+    """Images [N, 3, H, W] -> float32 [N, 3, size, size]: bilinear, antialiased, as torchvision's Resize; or as they are."""
+    if tuple(images.shape[-2:]) == (size, size):
+        return images.float()
+    return interpolate(images.float(), size=(size, size), mode="bilinear", antialias=True, align_corners=False)
 
 
 @contextmanager
@@ -67,8 +139,8 @@ def batches(n: int, batch_size: int) -> list[slice]:
     return [slice(start, stop) for start, stop in zip(starts, [*starts[1:], n], strict=True)]
 
 
-def draw_crops(n: int, height: int, width: int, scale_min: float, flip: bool, generator: torch.Generator) -> Crops:
-    """Draw n crops of images of height x width (and n flips, if wanted) from `generator`, which is on the CPU.
+def draw_crops(n: int, height: int, width: int, scale_min: float, flip: float, generator: torch.Generator) -> Crops:
+    """Draw n crops of images of height x width, each mirrored with chance `flip`, from `generator`, which is on the CPU.
 
     As torchvision's RandomResizedCrop.get_params: up to ten tries of an area uniform on (scale_min, 1) and a ratio
     log-uniform on (3/4, 4/3); the first that fits counts, and if none does, the largest central crop within the ratios.
@@ -77,7 +149,7 @@ def draw_crops(n: int, height: int, width: int, scale_min: float, flip: bool, ge
     log_ratio = torch.empty(n, TRIES, dtype=torch.float64)
     ratio = log_ratio.uniform_(math.log(RATIO[0]), math.log(RATIO[1]), generator=generator).exp()
     place = torch.rand(n, 2, dtype=torch.float64, generator=generator)
-    flips = torch.rand(n, generator=generator) < 0.5
+    flips = torch.rand(n, generator=generator) < flip
 
     widths = (area * ratio).sqrt().round().long()
     heights = (area / ratio).sqrt().round().long()
@@ -88,7 +160,7 @@ def draw_crops(n: int, height: int, width: int, scale_min: float, flip: bool, ge
     left = (place[:, 1] * (width - w + 1)).floor().long()
     boxes = torch.stack([top, left, h, w], dim=1)
     boxes[~fits.any(1)] = torch.tensor(_central_box(height, width))
-    return Crops(boxes, flips if flip else torch.zeros_like(flips))
+    return Crops(boxes, flips)
 
 
 def _central_box(height: int, width: int) -> tuple[int, int, int, int]:
@@ -102,22 +174,62 @@ def crop_and_resize(images: torch.Tensor, crops: Crops, size: int) -> torch.Tens
 
     images [N, 3, H, W], values 0 to 255, uint8 or float; crops of N, on the same device -> float32 [N, 3, size, size],
     values 0 to 255. Bilinear, and equal to torchvision's `resized_crop(antialias=False)` of float images, image by
-    image: nothing outside the box is read (a plain affine_grid reads over its border).
+    image: nothing outside the box is read. (grid_sample is faster on CPUs, but rounds places in 224 px to 1e-5 of them.)
     """
-    height, width = images.shape[-2:]
-    top, left, h, w = crops.boxes.to(images.device, torch.float32).unsqueeze(-1).unbind(1)  # each [N, 1]
-    y = _source(size, h) + top
-    x = _source(size, w) + left
-    x = torch.where(crops.flips.to(images.device).unsqueeze(-1), x.flip(1), x)
-    # grid_sample wants pixel centres as (2 p + 1) / extent - 1
-    x = (2 * x + 1) / width - 1
-    y = (2 * y + 1) / height - 1
-    grid = torch.stack([x.unsqueeze(1).expand(-1, size, -1), y.unsqueeze(2).expand(-1, -1, size)], dim=-1)
-    return grid_sample(images.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
+    top, left, h, w = crops.boxes.to(images.device).unbind(1)
+    rows, row_after, between_rows = _sources(size, h, top)
+    columns, column_after, between_columns = _sources(size, w, left, crops.flips.to(images.device))
+    number, share = torch.arange(len(images), device=images.device).view(-1, 1), (-1, size, 1, 1)
+    tall = torch.lerp(  # [N, S, 3, W]
+        images[number, :, rows].float(), images[number, :, row_after].float(), between_rows.view(share)
+    ).permute(0, 3, 2, 1)
+    square = torch.lerp(tall[number, columns], tall[number, column_after], between_columns.view(share))
+    return square.permute(0, 2, 3, 1)  # from [N, S (x), 3, S (y)]
 
 
-def _source(size: int, extent: torch.Tensor) -> torch.Tensor:
-    """Where output pixels 0..size-1 lie along an axis of `extent` [N, 1] pixels -> [N, size], kept within the axis."""
-    output = torch.arange(size, device=extent.device, dtype=torch.float32)
-    position = (output + 0.5) * extent / size - 0.5
-    return torch.minimum(position.clamp_(min=0), extent - 1)
+def _sources(
+    size: int, extent: torch.Tensor, start: torch.Tensor, flips: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Which pixels of an axis output pixels 0..size-1 lie between, int64 [N, size] twice, and how far along, [N, size].
+
+    extent, start: int64 [N], of each box. In float64, rounded once: what torch's kernel gets from a fused multiply and add.
+    """
+    output = torch.arange(size, device=extent.device, dtype=torch.float64)
+    scale = (extent.float() / size).double().unsqueeze(1)
+    position = ((output + 0.5) * scale - 0.5).clamp_(min=0).float()
+    if flips is not None:
+        position = torch.where(flips.unsqueeze(1), position.flip(1), position)
+    last, before = (extent - 1).unsqueeze(1), position.floor()
+    low = torch.minimum(before.long(), last)
+    return low + start.unsqueeze(1), torch.minimum(low + 1, last) + start.unsqueeze(1), position - before
+
+
+def draw_rotations(n: int, room: int, flip: float, generator: torch.Generator) -> Rotations:
+    """Draw n angles, uniform on (-90, 90) degrees, flips of chance `flip`, and corners of crops, 0 to `room` pixels."""
+    angles = torch.empty(n).uniform_(-ROTATION, ROTATION, generator=generator)
+    flips = torch.rand(n, generator=generator) < flip
+    return Rotations(angles, flips, torch.randint(0, room + 1, (n, 2), generator=generator))
+
+
+def rotate_and_flip(images: torch.Tensor, drawn: Rotations) -> torch.Tensor:
+    """Rotate each square image [N, 3, S, S] about its centre by its angle, then mirror it where its flip says so.
+
+    Nearest neighbour, black outside: torchvision's RandomRotation as it is by default, image by image. -> float32.
+    """
+    size = images.shape[-1]
+    angles = torch.deg2rad(drawn.angles.to(images.device, torch.float32)).view(-1, 1, 1)
+    place = torch.arange(size, device=images.device, dtype=torch.float32) - (size - 1) / 2
+    y, x = place.view(1, -1, 1), place.view(1, 1, -1)
+    x = torch.where(drawn.flips.to(images.device).view(-1, 1, 1), -x, x)
+    cos, sin = angles.cos(), angles.sin()
+    grid = torch.stack([cos * x - sin * y, sin * x + cos * y], dim=-1) / (size / 2)
+    return grid_sample(images.float(), grid, mode="nearest", padding_mode="zeros", align_corners=False)
+
+
+def crop(images: torch.Tensor, corners: torch.Tensor, size: int) -> torch.Tensor:
+    """Cut size x size out of each image [N, 3, H, W] at its corner (top, left), int64 [N, 2]."""
+    along = torch.arange(size, device=images.device)
+    top, left = corners.to(images.device).unbind(1)
+    rows, columns = top.view(-1, 1) + along, left.view(-1, 1) + along
+    number = torch.arange(len(images), device=images.device).view(-1, 1, 1)
+    return images[number, :, rows.unsqueeze(2), columns.unsqueeze(1)].permute(0, 3, 1, 2)

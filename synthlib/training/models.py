@@ -1,125 +1,105 @@
-"""The classifiers: small members of the paper's families (ResNet, ViT) for 32 px images, trained from scratch.
+"""The classifiers: the authors' seven from torchvision, any model of timm, and the miniatures; from scratch or ImageNet.
 
-They are written in plain torch because importing torchvision or timm costs a notebook about two seconds.
+Heavy imports are inside functions: a miniature needs neither torchvision nor timm.
 """
 
 from collections.abc import Callable
 
 import torch
 from torch import nn
-from torch.nn.functional import relu, scaled_dot_product_attention
 
-from synthlib.settings import ARCHITECTURES, InputError, choose
+from synthlib.settings import InputError, architecture_name
+from synthlib.training import imagenet, miniatures
 
-
-class BasicBlock(nn.Module):
-    """Two 3x3 convolutions around a shortcut (He et al. 2016, figure 5 left): [B, C, H, W] -> [B, C', H/s, W/s]."""
-
-    def __init__(self, channels_in: int, channels: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(channels_in, channels, 3, stride, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(channels)
-        self.shortcut = nn.Identity()
-        if stride != 1 or channels_in != channels:
-            conv = nn.Conv2d(channels_in, channels, 1, stride, bias=False)
-            self.shortcut = nn.Sequential(conv, nn.BatchNorm2d(channels))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = relu(self.bn1(self.conv1(x)), inplace=True)
-        return relu(self.bn2(self.conv2(y)) + self.shortcut(x), inplace=True)
+PATCH = 16  # of the authors' ViTs: at 32 px they see four patches
+# depth, heads, dim, mlp dim (paper_facts)
+VIT_SIZES = {"vit_b": (12, 12, 768, 3072), "vit_s": (12, 7, 448, 1344)}
+# What mixed precision, by architecture's beginning, on a CPU with bfloat16 instructions (engineering_notes: 2.5x on ViT,
+# 1.6x on ResNet50, but 3.5x slower on MobileNetV3); what is not listed stays in float32.
+CPU_BFLOAT16 = ("resnet", "vit")
 
 
-class ResNet(nn.Module):
-    """A ResNet of one basic block per stage: [B, 3, H, W] -> logits [B, C]. The stem divides H and W by four.
+def build_model(
+    architecture: str, n_classes: int, image_size: int, init: str = "scratch", weights: str = ""
+) -> nn.Module:
+    """A network [B, 3, S, S] -> logits [B, C], its new weights drawn from torch's global generator (the caller seeds it).
 
-    The stem and the initial weights are as in He et al. 2016, but for a 5x5 convolution in place of 7x7.
+    init "imagenet": all weights but those of the last layer come from ImageNet, see imagenet.py; weights: from this file.
+    InputError: the architecture is not known, or an image size that its patches do not fill.
     """
-
-    def __init__(self, n_classes: int, widths: tuple[int, ...]) -> None:
-        super().__init__()
-        stem = nn.Conv2d(3, widths[0], 5, stride=2, padding=2, bias=False)
-        pool = nn.MaxPool2d(3, stride=2, padding=1)
-        self.stem = nn.Sequential(stem, nn.BatchNorm2d(widths[0]), nn.ReLU(inplace=True), pool)
-        blocks = [BasicBlock(widths[max(k - 1, 0)], width, 1 if k == 0 else 2) for k, width in enumerate(widths)]
-        self.blocks = nn.Sequential(*blocks)
-        self.head = nn.Linear(widths[-1], n_classes)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.head(self.blocks(self.stem(images)).mean((2, 3)))
+    name = architecture_name(architecture)
+    model = _BUILDERS.get(name, _timm)(name, n_classes, image_size)
+    return imagenet.load_into(model, name, image_size, weights) if init == "imagenet" else model
 
 
-class TransformerBlock(nn.Module):
-    """Pre-norm attention and MLP: [B, T, D] -> [B, T, D] (Dosovitskiy et al. 2021, equations 2 and 3)."""
-
-    def __init__(self, dim: int, heads: int, mlp_dim: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
-        self.qkv, self.project = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
-        self.mlp = nn.Sequential(nn.Linear(dim, mlp_dim), nn.GELU(), nn.Linear(mlp_dim, dim))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        b, t, d = x.shape
-        qkv = self.qkv(self.norm1(x)).view(b, t, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
-        attended = scaled_dot_product_attention(*qkv.unbind(0)).transpose(1, 2).reshape(b, t, d)
-        x = x + self.project(attended)
-        return x + self.mlp(self.norm2(x))
+def _miniature(name: str, n_classes: int, image_size: int) -> nn.Module:
+    build = {"resnet": miniatures.small_resnet, "vit": miniatures.small_vit}[name]
+    return build(n_classes, image_size)
 
 
-class ViT(nn.Module):
-    """A vision transformer with a class token and no dropout: [B, 3, S, S] -> logits [B, C].
+def _torchvision(name: str, n_classes: int, image_size: int) -> nn.Module:
+    """ResNets, ConvNeXts and MobileNet as the authors take them; dropout and stochastic depth as torchvision sets them."""
+    from torchvision.models import get_model
 
-    Two departures from Dosovitskiy et al. 2021 let it learn from hundreds of images: patches overlap by a quarter on
-    each side (Yuan et al. 2021, T2T-ViT), and are layer-normed before and after their projection (Kumar et al. 2023).
-    """
-
-    def __init__(
-        self, n_classes: int, image_size: int, patch: int, dim: int, depth: int, heads: int, mlp_dim: int
-    ) -> None:
-        super().__init__()
-        if image_size % patch:
-            raise InputError(f"image size {image_size} does not divide into ViT patches of {patch}; resize the images.")
-        self.cut = nn.Unfold(patch + 2 * (patch // 4), padding=patch // 4, stride=patch)
-        pixels = 3 * (patch + 2 * (patch // 4)) ** 2
-        self.embed = nn.Sequential(nn.LayerNorm(pixels), nn.Linear(pixels, dim), nn.LayerNorm(dim))
-        self.class_token = nn.Parameter(torch.zeros(1, 1, dim))
-        self.position = nn.Parameter(torch.randn(1, (image_size // patch) ** 2 + 1, dim) * 0.2)
-        self.blocks = nn.Sequential(*(TransformerBlock(dim, heads, mlp_dim) for _ in range(depth)))
-        self.norm, self.head = nn.LayerNorm(dim), nn.Linear(dim, n_classes)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        tokens = self.embed(self.cut(images).transpose(1, 2))
-        tokens = torch.cat([self.class_token.expand(len(tokens), -1, -1), tokens], dim=1) + self.position
-        return self.head(self.norm(self.blocks(tokens)[:, 0]))
+    return get_model(name, num_classes=n_classes)
 
 
-def _resnet(n_classes: int, image_size: int) -> nn.Module:
-    """0.08 M parameters with ten classes (ResNet-50: 23.5 M)."""
-    return ResNet(n_classes, widths=(16, 32, 64))
+def _vit(name: str, n_classes: int, image_size: int) -> nn.Module:
+    from torchvision.models import VisionTransformer
+
+    if image_size % PATCH:
+        below, above = image_size // PATCH * PATCH or PATCH, (image_size // PATCH + 1) * PATCH
+        raise InputError(
+            f"image size {image_size} does not divide into {name}'s patches of {PATCH}; expected a multiple of {PATCH}: set "
+            f"image_size {above}{f' or {below}' if below != above else ''}."
+        )
+    depth, heads, dim, mlp_dim = VIT_SIZES[name]
+    return VisionTransformer(image_size, PATCH, depth, heads, dim, mlp_dim, num_classes=n_classes)
 
 
-def _vit(n_classes: int, image_size: int) -> nn.Module:
-    """0.10 M parameters with ten classes at 32 px (ViT-B: 86 M)."""
-    return ViT(n_classes, image_size, patch=8, dim=64, depth=2, heads=4, mlp_dim=128)
+def _timm(name: str, n_classes: int, image_size: int) -> nn.Module:
+    import timm
+
+    try:
+        try:
+            return timm.create_model(name, num_classes=n_classes, img_size=image_size)
+        except TypeError:  # most convolutional networks take any size, and are told none
+            return timm.create_model(name, num_classes=n_classes)
+    except (AssertionError, RuntimeError, ValueError) as error:
+        why = (str(error) or type(error).__name__).splitlines()[0]
+        raise InputError(
+            f"timm cannot build {name} for {image_size} px ({why[:120]}); choose another image_size or model."
+        )
 
 
-_BUILDERS: dict[str, Callable[[int, int], nn.Module]] = {"resnet": _resnet, "vit": _vit}
-
-
-def build_model(architecture: str, n_classes: int, image_size: int) -> nn.Module:
-    """A new network, its weights drawn from torch's global generator (the caller seeds it): [B, 3, S, S] -> [B, C].
-
-    InputError: the architecture is not known, or a ViT's patches do not fill the image.
-    """
-    return _BUILDERS[choose("architecture", architecture, ARCHITECTURES)](n_classes, image_size)
+_BUILDERS: dict[str, Callable[[str, int, int], nn.Module]] = {
+    "resnet": _miniature,
+    "vit": _miniature,
+    "resnet50": _torchvision,
+    "resnet101": _torchvision,
+    "convnext_base": _torchvision,
+    "convnext_small": _torchvision,
+    "mobilenet_v3_small": _torchvision,
+    "vit_b": _vit,
+    "vit_s": _vit,
+}
 
 
 def memory_format(model: nn.Module) -> torch.memory_format:
-    """channels_last for networks of spatial convolutions (a quarter faster on CPUs), else the default layout."""
-    spatial = any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
-    return torch.channels_last if spatial else torch.contiguous_format
+    """channels_last for networks of many convolutions (3x on MobileNetV3 on CPUs), else the default layout."""
+    convolutions = sum(isinstance(module, nn.Conv2d) for module in model.modules())
+    return torch.channels_last if convolutions > 1 else torch.contiguous_format
+
+
+def mixed_precision(architecture: str, device: torch.device, precision: str) -> torch.dtype:
+    """The type to compute in: the one asked for, or for "auto" what a static table says of device and family.
+
+    GPUs: bfloat16 from compute capability 8.0 (A100) on, float16 from 7.0 (V100, T4) on. CPUs: see CPU_BFLOAT16.
+    """
+    if precision != "auto":
+        return getattr(torch, precision)
+    if device.type == "cuda":
+        major = torch.cuda.get_device_capability(device)[0]
+        return torch.bfloat16 if major >= 8 else torch.float16 if major >= 7 else torch.float32
+    able = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if able and architecture.startswith(CPU_BFLOAT16) else torch.float32

@@ -1,5 +1,7 @@
 """All replicates of a condition: one checkpoint each, with its record inside; those that are there already are kept."""
 
+import csv
+import io
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -7,64 +9,139 @@ from pathlib import Path
 import torch
 
 from synthlib import digests, receipts
-from synthlib.data.shards import SyntheticSet
+from synthlib.data.real import real_training_set
+from synthlib.data.shards import SyntheticSet, read_shards
 from synthlib.devices import hardware_name
 from synthlib.progress import progress
-from synthlib.settings import InputError, TrainSettings
-from synthlib.training.train import model_bytes, read_record, train
+from synthlib.settings import REAL_TRICKS, InputError, TrainSettings
+from synthlib.training.checkpoint import model_bytes, read_record
+from synthlib.training.logs import epoch_logger
+from synthlib.training.train import Test, Trained, train
 
-# What a checkpoint does not depend on by name: where things lie, and the trick, which only chose the images.
-PLACES = ("run_dir", "generated_dir", "dataset", "trick")
+# What a checkpoint does not depend on by name: where things lie, which images were chosen (their bytes are in its key), what
+# the values of the protocol are called together, how many others there are, and who is told.
+PLACES = ("run_dir", "generated_dir", "real_dir", "dataset", "classes", "trick", "protocol", "images_per_class",
+          "unused_images", "replicates", "seed", "weights", "log_to")  # fmt: skip
+
+
+def read_training_set(settings: TrainSettings) -> SyntheticSet:
+    """The images that `settings` names: of `generated_dir`, or of the real pool (tricks real and few_shot)."""
+    if settings.trick not in REAL_TRICKS:
+        return read_shards(settings.generated_dir)
+    few = (settings.images_per_class, settings.replicates or 1) if settings.trick == "few_shot" else (0, 1)
+    return real_training_set(
+        settings.dataset, settings.real_dir, settings.classes, *few, settings.seed, settings.image_size
+    )
 
 
 def train_replicates(
-    images: SyntheticSet, settings: TrainSettings, folder: Path
-) -> tuple[list[Path], dict[str, list[float]]]:
-    """Train on each replicate of the images, replicate r with seed + r; return the checkpoints and their history.
+    images: SyntheticSet, settings: TrainSettings, folder: Path, test: Test | None = None
+) -> tuple[list[Path], dict[str, list]]:
+    """Train each replicate, replicate r with seed + r; return the files (checkpoints, history.csv) and the history.
 
-    history: columns replicate, epoch, step, loss, train_accuracy_percent. A checkpoint whose key (settings, bytes of the
-    images, code) is current is kept. Raises InputError where a replicate lacks a class or `images_per_class` images of it.
+    Replicate r learns from replicate r of the images; where there are fewer of those (a set that was given has one), they
+    are taken in turn, and only the training seeds differ. test: see `train`; where it is given and the protocol asks for it,
+    the epoch that tested best is kept too, as best-r<replicate>.safetensors. A checkpoint whose key (settings, bytes of the
+    images, code) is current is kept. history: columns replicate, epoch, step, loss, train_accuracy_percent, ....
+
+    InputError: a replicate lacks a class or `images_per_class` images of it, or what `train` refuses.
     """
     torch.set_num_threads(settings.threads)
     kept = {name: value for name, value in asdict(settings).items() if name not in PLACES}
-    kept |= {"device": hardware_name(settings.device), "classes": images.classes}
+    kept |= {"device": hardware_name(settings.device), "classes": images.classes, "tested": test is not None}
+    kept |= {"weights": receipts.weights_digest(settings.weights)}
+    available = sorted(set(images.column("replicate").tolist()))
     paths, rows = [], []
-    numbers = sorted(set(images.column("replicate").tolist()))
-    for number in progress(numbers, f"{settings.dataset} {settings.trick} {settings.architecture}", unit="replicate"):
-        path = folder / f"model-r{number}.safetensors"
-        part, seed = images.replicate(number, settings.images_per_class), settings.seed + number
+    title = f"{settings.dataset} {settings.trick} {settings.architecture}"
+    for number in progress(range(settings.replicates or len(available)), title, unit="replicate"):
+        source = available[number % len(available)]
+        part = chosen_images(images.replicate(source), settings, source)
+        path, seed = folder / f"model-r{number}.safetensors", settings.seed + number
         pixels = digests.sha256_bytes(part.images.numpy().tobytes() + part.labels.numpy().tobytes())
         key = receipts.file_key("checkpoints", kept | {"images": pixels, "replicate": number, "training_seed": seed})
-        if not receipts.is_current(path, key):
-            _train_one(part, number, seed, settings, path, key)
+        best = path.with_name(f"best-r{number}.safetensors")
+        tested = bool(test and settings.test_every)
+        if not receipts.is_current(path, key) or (tested and not receipts.is_current(best, key)):
+            record = {"replicate": number, "image_replicate": source, "training_seed": seed}
+            _train_one(part, record, settings, path, best, key, test)
         rows += [{"replicate": number} | row for row in read_record(path)["history"]]
-        paths.append(path)
-    return paths, {name: [row[name] for row in rows] for name in rows[0]}
+        paths += [path, best] if best.exists() and tested else [path]
+    history = {
+        name: [row.get(name, "") for row in rows] for name in dict.fromkeys(name for row in rows for name in row)
+    }
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([list(history), *zip(*history.values(), strict=True)])
+    receipts.write_atomic(folder / "history.csv", text.getvalue().encode())
+    return [*paths, folder / "history.csv"], history
+
+
+def chosen_images(images: SyntheticSet, settings: TrainSettings, source: int) -> SyntheticSet:
+    """The images that a classifier learns from, of one replicate: the first so many of each class, all but the last so many.
+
+    `unused_images` in all are left out, the same number of each class: 10,000 of 60,000 mirrors CIFAR, and the authors' code
+    may do so (paper_facts). InputError: a class has too few.
+    """
+    n_classes = len(images.classes)
+    counts = images.labels.bincount(minlength=n_classes)
+    left_out, rest = divmod(settings.unused_images, n_classes)
+    if rest:
+        raise InputError(
+            f"unused_images is {settings.unused_images}; expected a multiple of the {n_classes} classes: the same of each."
+        )
+    wanted = settings.images_per_class or (int(counts.max()) - left_out if left_out else 0)
+    least = int(counts.min())
+    if least < max(wanted, 1) + left_out:
+        name = images.classes[int(counts.argmin())]
+        raise InputError(
+            f"replicate {source} has {least} images of {name!r}; expected at least {max(wanted, 1) + left_out}, generate more."
+        )
+    return images.replicate(source, wanted)
 
 
 def _train_one(
-    images: SyntheticSet, number: int, seed: int, settings: TrainSettings, path: Path, key: receipts.FileKey
+    images: SyntheticSet,
+    record: dict,
+    settings: TrainSettings,
+    path: Path,
+    best: Path,
+    key: receipts.FileKey,
+    test: Test | None,
 ) -> None:
-    counts = images.labels.bincount(minlength=len(images.classes)).tolist()
-    if min(counts) == 0 or (settings.images_per_class and min(counts) < settings.images_per_class):
-        wanted = settings.images_per_class or 1
-        least = images.classes[counts.index(min(counts))]
-        raise InputError(
-            f"replicate {number} has {min(counts)} images of {least!r}; expected at least {wanted}, generate more."
-        )
     # Named by the key: what other settings, images or code left half-done is not gone on with.
     state_file = path.with_suffix(f".{digests.sha256_json([key.settings, key.code])[:8]}.state")
     start = time.monotonic()
-    trained = train(images.images, images.labels, len(images.classes), settings, seed, state_file)
-    record = {  # generation replicate and training seed go in pairs
-        "architecture": settings.architecture,
-        "classes": images.classes,
-        "replicate": number,
-        "training_seed": seed,
-        "n_train": len(images.labels),
-        "n_steps": trained.n_steps,
-        "history": trained.history,
-    }
-    receipts.write_keyed(path, model_bytes(trained, record), key, time.monotonic() - start)
+    with epoch_logger(settings, path.with_suffix(""), record["replicate"]) as log:
+        trained = train(
+            images.images,
+            images.labels,
+            len(images.classes),
+            settings,
+            record["training_seed"],
+            state_file,
+            test,
+            log,
+        )
+    record |= _facts(trained, settings, images)
+    seconds = time.monotonic() - start
+    if trained.best:
+        told = record | {"epoch": trained.best_epoch, "chosen": "best on the test set"}
+        receipts.write_keyed(best, model_bytes(trained.best, told), key, 0.0)
+    receipts.write_keyed(path, model_bytes(trained.state, record), key, seconds)
     for left in path.parent.glob(f"{path.stem}.*.state"):
         left.unlink()
+
+
+def _facts(trained: Trained, settings: TrainSettings, images: SyntheticSet) -> dict:
+    """What a checkpoint's record says of its training, beside who it is."""
+    return {
+        "architecture": settings.architecture,
+        "init": settings.init,
+        "protocol": settings.protocol_label(),
+        "classes": images.classes,
+        **asdict(trained.preparation),
+        "n_train": len(images.labels),
+        "n_steps": trained.n_steps,
+        "epoch": settings.epochs,
+        "chosen": "last",
+        "history": trained.history,
+    }

@@ -1,39 +1,67 @@
-"""Train one classifier on tensors in memory: seeded, repeatable to the bit, resumable by epoch. Also: checkpoint files.
+"""Train one classifier on tensors in memory: seeded, repeatable to the bit, resumable by epoch.
 
-Protocol as the authors' released code: AdamW, cosine over the epochs, cross entropy, no warm-up, the last epoch kept.
+The loop of the authors' released code (AdamW, cosine over the epochs, cross entropy) with its knobs as parameters: see
+experiments/protocols.yaml. It never sees a real image but through `test`, a function that the caller hands it.
 """
 
+import copy
 import hashlib
 import json
 import math
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-import safetensors
-import safetensors.torch
 import torch
 from torch.nn.functional import cross_entropy
-from torch.optim.adamw import adamw
 
 from synthlib.devices import device_named
-from synthlib.receipts import write_atomic
+from synthlib.progress import meter
 from synthlib.settings import InputError, TrainSettings
-from synthlib.training.augment import batches, crop_and_resize, draw_crops, normalise, seeded
-from synthlib.training.models import build_model, memory_format
+from synthlib.training.augment import NORMALISATION_OF, Preparation, batches, resize, seeded
+from synthlib.training.checkpoint import cpu_state, initial_model, load_state, save_state
+from synthlib.training.imagenet import normalisation_of
+from synthlib.training.models import memory_format, mixed_precision
+from synthlib.training.optimise import AdamW, Average, learning_rate_at
 
-# One key, because safetensors writes the keys of its metadata in an order that changes from process to process.
-METADATA = "synthlib"
+Test = Callable[[torch.nn.Module, Preparation], dict[str, float]]
+CHOOSES = "test_authors_percent"  # of what `test` returns: the best epoch has the highest, as in the authors' code
+# What of the settings decides the weights; with the images, the seed, the thread count and torch's version.
+DECIDING = ("architecture", "init", "weights", "epochs", "batch_size", "learning_rate", "weight_decay", "warmup", "schedule",
+            "transform", "image_size", "normalisation", "crop_scale_min", "flip", "ema_decay", "precision", "test_every",
+            "device")  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A finished training: the network's state (CPU tensors), one history row per epoch, the optimiser steps taken."""
+    """A finished training: the network's state (CPU tensors), one history row per epoch, the optimiser steps taken.
+
+    best: the state at the epoch that tested best, and that epoch (counted from 1), where there was a `test`.
+    """
 
     state: dict[str, torch.Tensor]
     history: list[dict]
     n_steps: int
+    preparation: Preparation
+    best: dict[str, torch.Tensor] | None = None
+    best_epoch: int | None = None
+
+
+def preparation_for(settings: TrainSettings, size: int) -> Preparation:
+    """How images of `size` pixels become the network's input.
+
+    The network's size is `image_size`, else that of the images (rotated_crop: 224, as in the authors' code); the
+    normalisation is the one asked for, else that of the initial weights, else the transform's.
+    """
+    own = 224 if settings.transform == "rotated_crop" else size
+    normalisation = settings.normalisation
+    if not normalisation and settings.init == "imagenet" and settings.transform == "resized_crop":
+        normalisation = normalisation_of(settings.architecture)
+    return Preparation(
+        settings.transform, settings.image_size or own, normalisation or NORMALISATION_OF[settings.transform]
+    )
 
 
 def train(
@@ -43,121 +71,140 @@ def train(
     settings: TrainSettings,
     training_seed: int,
     state_file: Path | None = None,
+    test: Test | None = None,
     on_epoch: Callable[[dict], None] | None = None,
     save_every_s: float = 10.0,
 ) -> Trained:
-    """Train `settings.architecture` from scratch on uint8 images [N, 3, S, S] and int64 labels [N].
+    """Train `settings.architecture` on uint8 images [N, 3, S, S] and int64 labels [N].
 
     The weights are a function of the arguments, the device and the thread count; torch's global generators are left as
-    they were. Every epoch draws from a seed of its own, so a run resumed from `state_file` (written at most every
-    `save_every_s` seconds; 0: after every epoch) ends with the same bits as one that was never stopped. `on_epoch` gets
-    each new history row: epoch, step, loss, train_accuracy_percent (mean over the epoch's augmented batches).
+    they were. Every epoch draws from a seed of its own, so a run resumed from `state_file` (written after an epoch, at most
+    every `save_every_s` seconds; 0: after every epoch) ends with the same bits as one that was never stopped. `test` gets a
+    copy of the network every `test_every` epochs and returns numbers for the history. `on_epoch` gets each new history row:
+    epoch, step, loss, train_accuracy_percent (mean over the epoch's augmented batches), learning_rate, and those of `test`.
 
-    InputError: images or labels of another type or shape, fewer than two images, or a loss that is not finite.
+    InputError: images or labels of another type, shape or range, fewer than two images, a loss that is not finite, or a
+    batch that does not fit in memory.
     """
     _check_data(images, labels, n_classes)
+    try:
+        return _train(images, labels, n_classes, settings, training_seed, state_file, test, on_epoch, save_every_s)
+    except (torch.OutOfMemoryError, RuntimeError) as error:
+        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            raise
+        smaller = max(1, settings.batch_size // 2)
+        raise InputError(
+            f"{settings.architecture} ran out of memory at batch size {settings.batch_size} on {settings.device}; try batch_size "
+            f"{smaller}, a smaller image_size or a smaller architecture."
+        ) from None
+
+
+def _train(
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    n_classes: int,
+    settings: TrainSettings,
+    training_seed: int,
+    state_file: Path | None,
+    test: Test | None,
+    on_epoch: Callable[[dict], None] | None,
+    save_every_s: float,
+) -> Trained:
     device = device_named(settings.device)
-    size = images.shape[-1]
-    model = _initial_model(settings.architecture, n_classes, size, training_seed).to(device)
-    model = model.to(memory_format=memory_format(model)).train()
-    optimiser = _AdamW(model)
+    preparation = preparation_for(settings, images.shape[-1])
+    if settings.transform == "resized_crop" and images.shape[-1] > preparation.image_size:
+        # as the authors' "32A": what is larger than the network's input is made that size once, antialiased
+        images = resize(images, preparation.image_size).round().to(torch.uint8)
+    seed = _seed(training_seed, "initial weights")
+    model = initial_model(
+        settings.architecture, n_classes, preparation.image_size, seed, settings.init, settings.weights
+    )
+    layout = memory_format(model)
+    model = model.to(device, memory_format=layout).train()
+    dtype = mixed_precision(settings.architecture, device, settings.precision)
+    optimiser, average = AdamW(model, dtype), Average(model, settings.ema_decay)
     key = _key(images, labels, n_classes, settings, training_seed) if state_file else ""
-    history = _load_state(state_file, key, model, optimiser) if state_file and state_file.exists() else []
+    found = load_state(state_file, key) if state_file and state_file.exists() else None
+    history, best, best_epoch = _go_on(found, model, optimiser, average) if found else ([], None, None)
 
-    images, labels = images.to(device), labels.to(device)
+    images, labels = _place(images, device), labels.to(device)
     steps = batches(len(images), settings.batch_size)
+    rates = (len(steps), settings.epochs, settings.learning_rate, settings.warmup, settings.schedule)
+    autocast = torch.autocast(device.type, dtype) if dtype != torch.float32 else nullcontext()
     saved = time.monotonic()
-    for epoch in range(len(history), settings.epochs):
-        learning_rate = settings.learning_rate * (1 + math.cos(math.pi * epoch / settings.epochs)) / 2
-        generator = torch.Generator().manual_seed(_seed(training_seed, f"epoch {epoch}"))
-        order = torch.randperm(len(images), generator=generator).to(device)
-        crops = draw_crops(len(images), size, size, settings.crop_scale_min, settings.flip, generator).to(device)
-        losses, correct = torch.zeros(len(steps), device=device), torch.zeros((), device=device)
-        with seeded(_seed(training_seed, f"dropout {epoch}"), device):
-            for step, rows in enumerate(steps):
-                batch = normalise(crop_and_resize(images[order[rows]], crops[rows], size))
-                logits = model(batch.contiguous(memory_format=memory_format(model)))
-                loss = cross_entropy(logits, labels[order[rows]])
-                loss.backward()
-                optimiser.step(learning_rate, settings.weight_decay)
-                losses[step] = loss.detach()
-                correct += (logits.detach().argmax(1) == labels[order[rows]]).sum()
-        history.append(_history_row(epoch, losses, correct, len(images), learning_rate))  # the one wait for the device
-        if state_file and time.monotonic() - saved >= save_every_s:
-            _save_state(state_file, key, model, optimiser, history)
-            saved = time.monotonic()
-        if on_epoch:
-            on_epoch(history[-1])
-    return Trained(_cpu_state(model.state_dict()), history, n_steps=settings.epochs * len(steps))
+    with meter(settings.architecture, settings.epochs * len(images), " images") as add:
+        add(len(history) * len(images), True)
+        for epoch in range(len(history), settings.epochs):
+            generator = torch.Generator().manual_seed(_seed(training_seed, f"epoch {epoch}"))
+            order = torch.randperm(len(images), generator=generator)
+            drawn = preparation.draw(
+                len(images), *images.shape[-2:], settings.crop_scale_min, settings.flip, generator
+            ).to(device)
+            places = order.to(images.device)
+            order = order.to(device)
+            losses, correct = torch.zeros(len(steps), device=device), torch.zeros((), device=device)
+            with seeded(_seed(training_seed, f"dropout {epoch}"), device):
+                for step, rows in enumerate(steps):
+                    batch = images[places[rows]].to(device, non_blocking=True)
+                    batch = preparation.train_input(batch, drawn[rows]).contiguous(memory_format=layout)
+                    with autocast:
+                        logits = model(batch)
+                    loss = cross_entropy(logits.float(), labels[order[rows]])
+                    optimiser.backward(loss)
+                    optimiser.update(learning_rate_at(epoch * len(steps) + step, *rates), settings.weight_decay)
+                    average.update()
+                    losses[step] = loss.detach()
+                    correct += (logits.detach().argmax(1) == labels[order[rows]]).sum()
+                    add(rows.stop - rows.start, False)
+            rate = learning_rate_at(epoch * len(steps), *rates)
+            history.append(_history_row(epoch, losses, correct, len(images), rate))  # the one wait for the device
+            with average.in_place():
+                if test and settings.test_every and (epoch + 1) % settings.test_every == 0:
+                    tested = test(copy.deepcopy(model), preparation)
+                    history[-1] |= tested
+                    if best is None or tested[CHOOSES] > history[best_epoch - 1][CHOOSES]:
+                        best, best_epoch = cpu_state(model.state_dict()), epoch + 1
+            if state_file and time.monotonic() - saved >= save_every_s:
+                tensors = _tensors(model, optimiser, average, best)
+                save_state(state_file, key, tensors, {"history": history, "best_epoch": best_epoch})
+                saved = time.monotonic()
+            if on_epoch:
+                on_epoch(history[-1])
+    with average.in_place():
+        last = cpu_state(model.state_dict())
+    return Trained(last, history, settings.epochs * len(steps), preparation, best, best_epoch)
 
 
-def model_bytes(trained: Trained, record: dict) -> bytes:
-    """A checkpoint's bytes: safetensors, with `record` (architecture, classes, ...) as JSON under the key "synthlib"."""
-    return safetensors.torch.save(trained.state, {METADATA: json.dumps(record)})
+def _place(images: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """All images on the device where they fill at most half of its free memory, else pinned here, to be sent batch by batch."""
+    if device.type == "cuda" and images.nbytes > torch.cuda.mem_get_info(device)[0] / 2:
+        return images.pin_memory()
+    return images.to(device)
 
 
-def read_record(path: Path) -> dict:
-    """What a checkpoint says of itself; see replicates.py for what 02_train writes."""
-    with safetensors.safe_open(path, "pt") as file:
-        return json.loads(file.metadata()[METADATA])
+def _tensors(
+    model: torch.nn.Module, optimiser: AdamW, average: Average, best: dict[str, torch.Tensor] | None
+) -> dict[str, torch.Tensor]:
+    """All tensors of a training, by name."""
+    tensors = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
+    return tensors | optimiser.tensors | average.mean | {f"best/{name}": t for name, t in (best or {}).items()}
 
 
-def load_model(path: Path, architecture: str, n_classes: int, image_size: int) -> torch.nn.Module:
-    """The network of a checkpoint file, on the CPU, in eval mode.
-
-    InputError: no whole safetensors file is there, or it holds another architecture, class count or image size.
-    """
-    redo = "; give the checkpoint that 02_train wrote for it, or train again."
-    try:
-        with safetensors.safe_open(path, "pt") as file:
-            description = json.loads((file.metadata() or {}).get(METADATA, "{}"))
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise InputError(f"{path} is not a whole checkpoint ({error}); expected a safetensors file{redo}") from None
-    found, classes = description.get("architecture"), description.get("classes", [])
-    if found != architecture:
-        raise InputError(f"{path} holds architecture {found!r}; expected {architecture!r}{redo}")
-    if len(classes) != n_classes:
-        raise InputError(f"{path} holds {len(classes)} classes; expected {n_classes}{redo}")
-    model = _initial_model(architecture, n_classes, image_size, training_seed=0)
-    try:
-        model.load_state_dict(state)
-    except RuntimeError:
-        raise InputError(f"{path} does not fit a {architecture} for {image_size} px images{redo}") from None
-    return model.to(memory_format=memory_format(model)).eval()
-
-
-class _AdamW:
-    """AdamW's state and step; torch.optim.AdamW is the same kernel, but importing torch._dynamo for it takes 2 s."""
-
-    def __init__(self, model: torch.nn.Module) -> None:
-        names, self.parameters = zip(*model.named_parameters(), strict=True)
-        self.first = [torch.zeros_like(parameter) for parameter in self.parameters]
-        self.second = [torch.zeros_like(parameter) for parameter in self.parameters]
-        self.steps = [torch.zeros((), device=parameter.device) for parameter in self.parameters]
-        state = {"exp_avg": self.first, "exp_avg_sq": self.second, "step": self.steps}
-        self.tensors = {
-            f"{kind}/{name}": t for kind, list_ in state.items() for name, t in zip(names, list_, strict=True)
-        }
-
-    @torch.no_grad()
-    def step(self, learning_rate: float, weight_decay: float) -> None:
-        adamw(
-            list(self.parameters), [parameter.grad for parameter in self.parameters], self.first, self.second, [],
-            self.steps, fused=True, amsgrad=False, beta1=0.9, beta2=0.999, lr=learning_rate,
-            weight_decay=weight_decay, eps=1e-8, maximize=False,
-        )  # fmt: skip
-        for parameter in self.parameters:
-            parameter.grad = None
+def _go_on(
+    found: tuple[dict[str, torch.Tensor], dict], model: torch.nn.Module, optimiser: AdamW, average: Average
+) -> tuple[list[dict], dict[str, torch.Tensor] | None, int | None]:
+    """Fill network, optimiser and average with what `save_state` kept; its history, best state and best epoch."""
+    tensors, facts = found
+    own = {kind: {n.removeprefix(f"{kind}/"): t for n, t in tensors.items() if n.startswith(f"{kind}/")}
+           for kind in ("model", "best")}  # fmt: skip
+    model.load_state_dict(own["model"])
+    for name, tensor in (optimiser.tensors | average.mean).items():
+        tensor.copy_(tensors[name])
+    return facts["history"], own["best"] or None, facts["best_epoch"]
 
 
 def _seed(training_seed: int, purpose: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{training_seed} {purpose}".encode()).digest()[:8], "big") >> 1
-
-
-def _initial_model(architecture: str, n_classes: int, image_size: int, training_seed: int) -> torch.nn.Module:
-    with seeded(_seed(training_seed, "initial weights"), torch.device("cpu")):
-        return build_model(architecture, n_classes, image_size)
 
 
 def _check_data(images: torch.Tensor, labels: torch.Tensor, n_classes: int) -> None:
@@ -185,6 +232,7 @@ def _history_row(epoch: int, losses: torch.Tensor, correct: torch.Tensor, n: int
         "step": (epoch + 1) * len(losses),
         "loss": round(sum(values) / len(values), 6),
         "train_accuracy_percent": round(100 * correct.item() / n, 4),
+        "learning_rate": learning_rate,
     }
 
 
@@ -192,47 +240,9 @@ def _key(
     images: torch.Tensor, labels: torch.Tensor, n_classes: int, settings: TrainSettings, training_seed: int
 ) -> str:
     """Everything that decides the weights: a state file with another key belongs to another training."""
-    s = settings
-    values = [
-        s.architecture,
-        s.epochs,
-        s.batch_size,
-        s.learning_rate,
-        s.weight_decay,
-        s.crop_scale_min,
-        s.flip,
-        s.device,
-    ]
+    values = [getattr(settings, name) for name in DECIDING]
     values += [n_classes, training_seed, torch.get_num_threads(), torch.__version__, list(images.shape)]
     digest = hashlib.sha256(json.dumps(values).encode())
     digest.update(images.cpu().contiguous().numpy())
     digest.update(labels.cpu().contiguous().numpy())
     return digest.hexdigest()
-
-
-def _cpu_state(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in state.items()}
-
-
-def _save_state(path: Path, key: str, model: torch.nn.Module, optimiser: _AdamW, history: list[dict]) -> None:
-    tensors = {f"model/{name}": tensor for name, tensor in model.state_dict().items()} | optimiser.tensors
-    description = json.dumps({"key": key, "history": history})
-    write_atomic(path, safetensors.torch.save(_cpu_state(tensors), {METADATA: description}))
-
-
-def _load_state(path: Path, key: str, model: torch.nn.Module, optimiser: _AdamW) -> list[dict]:
-    """Fill model and optimiser from a state file and return its history; [] and a printed line where it is unusable."""
-    try:
-        with safetensors.safe_open(path, "pt") as file:
-            description = json.loads((file.metadata() or {}).get(METADATA, "{}"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (OSError, ValueError, safetensors.SafetensorError) as error:
-        print(f"{path} cannot be read ({error}); training starts from epoch 1.")
-        return []
-    if description.get("key") != key:
-        print(f"{path} belongs to another training (data, settings or versions differ); training starts from epoch 1.")
-        return []
-    model.load_state_dict({name.removeprefix("model/"): t for name, t in tensors.items() if name.startswith("model/")})
-    for name, tensor in optimiser.tensors.items():
-        tensor.copy_(tensors[name])
-    return description["history"]

@@ -1,0 +1,67 @@
+"""Referees: what another classifier sees in generated images (results/label_noise.py makes a table of it)."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from synthlib.data.real import ImageSet
+from synthlib.data.shards import load_shards
+from synthlib.devices import device_named
+from synthlib.evaluation.predict import predict_eval
+from synthlib.settings import UNKNOWN, InputError, choose
+from synthlib.training.checkpoint import load_model, preparation_of
+
+
+def judge_set(
+    files: Sequence[Path], classes: Sequence[str], logits_of: Callable[[torch.Tensor], torch.Tensor]
+) -> tuple[torch.Tensor, torch.Tensor, pd.DataFrame]:
+    """What a referee says of a generated set: logits [N, C], labels int64 [N] into `classes`, and a row for each image.
+
+    logits_of: images uint8 [n, 3, H, W] -> logits [n, C] for the referee's C `classes`. Rows: image_id, trick, class,
+    referee_class. Shard by shard: a set of 512 px need not fit into memory. InputError: a class that the referee lacks.
+    """
+    logits, labels, rows = [], [], []
+    for file in files:
+        part = load_shards([file])
+        numbers = [classes.index(choose("class of the referee", name, classes)) for name in part.classes]
+        logits.append(logits_of(part.images))
+        labels.append(torch.tensor(numbers)[part.labels])
+        drawn = "trick" in part.rows.column_names
+        tricks = part.column("trick").tolist() if drawn else [UNKNOWN] * len(part.labels)
+        said = [classes[k] for k in logits[-1].argmax(1).tolist()]
+        rows += zip(part.column("image_id"), tricks, (classes[k] for k in labels[-1].tolist()), said, strict=True)
+    return (
+        torch.cat(logits),
+        torch.cat(labels),
+        pd.DataFrame(rows, columns=["image_id", "trick", "class", "referee_class"]),
+    )
+
+
+def referee_errors(real: ImageSet, classes: Sequence[str], logits_of: Callable[[torch.Tensor], torch.Tensor]) -> int:
+    """How many of the real images a referee (as in `judge_set`) gets wrong. InputError: a class that the referee lacks."""
+    numbers = torch.tensor([classes.index(choose("class of the referee", name, classes)) for name in real.classes])
+    wrong = logits_of(real.images).argmax(1) != numbers[real.labels]
+    return int(wrong.sum())
+
+
+def glyph_logits(images: torch.Tensor) -> torch.Tensor:
+    """Logits float32 [N, 10] of the pocket referee for uint8 images [N, 3, 32, 32]: zero to nine. InputError: another size."""
+    from synthlib.pocket.referee import load_referee  # only here: no other referee needs the embedded model's weights
+
+    if tuple(images.shape[1:]) != (3, 32, 32):
+        raise InputError(
+            f"images are {images.shape[2]} x {images.shape[3]}, and the glyph referee expects 32 x 32; draw or import the set "
+            "at that size."
+        )
+    referee = load_referee()
+    with torch.no_grad():
+        return torch.cat([referee(part)[0] for part in images.split(500)])
+
+
+def checkpoint_referee(path: Path, device: str) -> tuple[list[str], Callable[[torch.Tensor], torch.Tensor]]:
+    """A checkpoint of 02_train as a referee, such as one that learned from the real pool: its classes, and images -> logits."""
+    model, record = load_model(path)
+    model, preparation = model.to(device_named(device)), preparation_of(record)
+    return record["classes"], lambda images: predict_eval(model, images, preparation)

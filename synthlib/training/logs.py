@@ -1,0 +1,51 @@
+"""Who else is told of a training: TensorBoard and Weights & Biases, when asked. The history is kept in any case."""
+
+import contextlib
+import importlib.util
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+from synthlib.settings import InputError, TrainSettings
+
+
+@contextlib.contextmanager
+def epoch_logger(settings: TrainSettings, name: Path, replicate: int) -> Iterator[Callable[[dict], None]]:
+    """Gives a function that takes each history row of one training and passes its numbers on to `settings.log_to`.
+
+    TensorBoard's files lie in <name>.tensorboard, those of Weights & Biases in <name>.wandb. InputError: one that is asked
+    for is not installed.
+    """
+    with contextlib.ExitStack() as stack:
+        writers = []
+        if "tensorboard" in settings.log_to:
+            _require("tensorboard")
+            from torch.utils.tensorboard import SummaryWriter
+
+            writer = stack.enter_context(SummaryWriter(f"{name}.tensorboard"))
+            writers.append(lambda row: [writer.add_scalar(key, value, row["step"]) for key, value in row.items()])
+        if "wandb" in settings.log_to:
+            _require("wandb")
+            import wandb
+
+            folder = Path(f"{name}.wandb")
+            folder.mkdir(parents=True, exist_ok=True)
+            title = f"{settings.dataset}-{settings.trick}-{settings.architecture}-r{replicate}"
+            config = json.loads(json.dumps(asdict(settings)))
+            run = wandb.init(project="synthlib", name=title, dir=folder, config=config)
+            stack.callback(run.finish)
+            writers.append(lambda row: run.log(row, step=row["step"]))
+
+        def tell(row: dict) -> None:
+            for write in writers:
+                write(row)
+
+        yield tell
+
+
+def _require(package: str) -> None:
+    if importlib.util.find_spec(package) is None:
+        raise InputError(
+            f"log_to names {package}, which is not installed; run `pip install {package}`, or leave it out."
+        )
