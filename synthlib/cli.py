@@ -7,7 +7,7 @@ import signal
 import sys
 from pathlib import Path
 
-from synthlib import cli_classifiers, cli_sets, interrupts, paths
+from synthlib import cli_authors, cli_classifiers, cli_sets, interrupts, paths
 from synthlib.settings import InputError
 
 
@@ -63,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(command=_run)
 
     cli_sets.add_commands(commands)
+    cli_authors.add_commands(commands)
     cli_classifiers.add_commands(commands)
     return parser
 

@@ -21,6 +21,11 @@ def resolve(path: str | Path) -> Path:
     return root() / path
 
 
+def below_root(path: Path) -> str:
+    """A path as parameters name it: below the root where it lies there, else whole."""
+    return path.relative_to(root()).as_posix() if path.is_relative_to(root()) else str(path)
+
+
 def package() -> Path:
     """The folder of the package's own sources."""
     return Path(__file__).resolve().parent

@@ -371,6 +371,7 @@ class FiguresSettings(_FromParameters):
     generated_dirs: list
     figures_dir: str
     wanted: list
+    not_run: list
     note: str
 
     def __post_init__(self) -> None:
@@ -381,6 +382,15 @@ class FiguresSettings(_FromParameters):
         if not self.evaluated_dirs and not self.generated_dirs:
             _fill(self, "evaluated_dirs", paths.finished(self.experiment, "03_eval"))
             _fill(self, "generated_dirs", paths.finished(self.experiment, "01_generate"))
+
+    def conditions(self) -> list[tuple[str, ...]]:
+        """The conditions that must have a row, as (data set, trick, architecture)."""
+        return [tuple(condition.split("/")) for condition in self.wanted]
+
+    def why_not_run(self) -> dict[tuple[str, ...], str]:
+        """Condition -> why it was not run, of those in `not_run`."""
+        said = (line.partition(": ") for line in self.not_run)
+        return {tuple(condition.split("/")): why for condition, _, why in said}
 
 
 SETTINGS = {

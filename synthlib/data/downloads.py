@@ -3,7 +3,6 @@
 import shutil
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,41 +12,13 @@ from synthlib import digests, paths, receipts
 from synthlib.data import records
 from synthlib.data.archives import SourceError
 from synthlib.data.datasets import read_spec
+from synthlib.data.hosted import HOSTED, REAL
 from synthlib.data.imports import import_set, is_imported, match_classes
 from synthlib.data.sources import open_source
 from synthlib.locks import claim
 from synthlib.progress import progress
 from synthlib.settings import choose
 
-
-@dataclass(frozen=True)
-class Hosted:
-    """A set that the authors host on Zenodo: what it was drawn for, by which trick, and the record that it lies in."""
-
-    dataset: str
-    trick: str
-    record: str
-    fallback: str = ""
-
-
-FIRST, MERGED, SUPERSEDED = "7861015", "10558823", "7816671"
-# paper_facts: from the authors' README. The superseded record is asked where the first fails, but not for CIFAR10's base class:
-# there the authors' link of that name led to the CIFAR100 archive.
-HOSTED = {
-    "cifar10_generated_32A": Hosted("cifar10", "base_class", FIRST),
-    "cifar10_generated_class_prompt_32A": Hosted("cifar10", "class_prompt", FIRST, SUPERSEDED),
-    "cifar10_generated_multidomain_32A": Hosted("cifar10", "multi_domain", FIRST, SUPERSEDED),
-    "cifar10_generated_random_scale_32A": Hosted("cifar10", "random_guidance", FIRST, SUPERSEDED),
-    "cifar10_generated_merged_32A": Hosted("cifar10", "merged", MERGED),
-    "cifar100_generated_32A": Hosted("cifar100", "base_class", FIRST, SUPERSEDED),
-    "cifar100_generated_multidomain_32A": Hosted("cifar100", "multi_domain", FIRST, SUPERSEDED),
-    "cifar100_generated_random_scale_32A": Hosted("cifar100", "random_guidance", FIRST, SUPERSEDED),
-    "cifar100_generated_merged_32A": Hosted("cifar100", "merged", MERGED),
-    "EuroSat_generated_64": Hosted("eurosat", "base_class", FIRST, SUPERSEDED),
-    "EuroSat_generated_random_scale1_64": Hosted("eurosat", "random_guidance", FIRST, SUPERSEDED),
-    "EuroSat_generated_merged_64": Hosted("eurosat", "merged", MERGED),
-}
-REAL = ("cifar10", "cifar100", "eurosat")
 # As torchvision's EuroSAT.download has them, where they cannot be read from outside.
 EUROSAT_URL = (
     "https://huggingface.co/datasets/torchgeo/eurosat/resolve/c877bcd43f099cd0196738f714544e355477f3fd/EuroSAT.zip"

@@ -7,11 +7,24 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from synthlib import paths
-from synthlib.settings import MERGED_TRICKS, SETTINGS, TRICKS, InputError, choose, read_yaml, trick_name
+from synthlib.data.hosted import hosted_name
+from synthlib.settings import (
+    ARCHITECTURE_ALIASES,
+    MERGED_TRICKS,
+    SETTINGS,
+    TRICKS,
+    InputError,
+    architecture_name,
+    choose,
+    read_yaml,
+    trick_name,
+)
 
 # What an experiment file may say, and the notebook whose parameters a section of it sets.
 SECTIONS = {"generate": "01_generate", "train": "02_train", "evaluate": "03_eval"}
-KEYS = {"title", "note", "results", "datasets", "tricks", "architectures", "measured", "by_dataset", *SECTIONS}
+KEYS = {"title", "note", "results", "datasets", "tricks", "architectures", "measured", "by_dataset", "sets", *SECTIONS}
+OTHERS = "others"  # under architectures: those of the results that are not named there
+Condition = tuple[str, str, str]  # data set, trick, architecture or ""
 
 
 @dataclass(frozen=True)
@@ -31,6 +44,7 @@ class Result:
 class Experiment:
     """What an experiment file says. `tricks`: all, unless it names some.
 
+    architectures: result -> those it is wanted for; sets: "drawn" by 01_generate, or "hosted" by the paper's authors.
     parameters: notebook -> those it sets there; by_dataset: data set -> the same, for that data set only.
     """
 
@@ -40,7 +54,8 @@ class Experiment:
     results: tuple[Result, ...]
     datasets: tuple[str, ...]
     tricks: tuple[str, ...]
-    architectures: tuple[str, ...]
+    architectures: dict[str, tuple[str, ...]]
+    sets: str
     parameters: dict[str, dict[str, Any]]
     by_dataset: dict[str, dict[str, dict[str, Any]]]
     measured: dict[str, dict[str, float]]
@@ -79,12 +94,11 @@ def read_experiment(name: str) -> Experiment:
     content = read_yaml(paths.experiment_file(choose("experiment", name, paths.experiment_names())))
     for key in content:
         choose(f"key in {file.name}", key, sorted(KEYS))
-    for key in ("title", "note", "results", "datasets", "architectures"):
-        kind = str if key in ("title", "note") else list
-        if not isinstance(content.get(key), kind) or not content[key]:
-            raise InputError(
-                f"{file}: {key} is {content.get(key)!r}; expected a {kind.__name__}, see experiments/pocket.yaml."
-            )
+    kinds = {"title": (str,), "note": (str,), "results": (list,), "datasets": (list,), "architectures": (list, dict)}
+    for key, expected in kinds.items():
+        if not isinstance(content.get(key), expected) or not content[key]:
+            kind = " or ".join(kind.__name__ for kind in expected)
+            raise InputError(f"{file}: {key} is {content.get(key)!r}; expected a {kind}, see experiments/pocket.yaml.")
     for dataset in content["datasets"]:
         choose("data set", dataset, paths.dataset_files())
     known = read_results()
@@ -101,11 +115,25 @@ def read_experiment(name: str) -> Experiment:
         results=tuple(known[result] for result in wanted),
         datasets=tuple(content["datasets"]),
         tricks=tuple(trick_name(trick) for trick in content.get("tricks", TRICKS)),
-        architectures=tuple(content["architectures"]),
+        architectures=_architectures(content["architectures"], wanted, file.name),
+        sets=choose(f"sets in {file.name}", content.get("sets", "drawn"), ("drawn", "hosted")),
         parameters=_by_notebook(content),
         by_dataset={dataset: _by_notebook(own) for dataset, own in by_dataset.items()},
         measured=content.get("measured") or {},
     )
+
+
+def _architectures(given: list | dict[str, list], wanted: list[str], file: str) -> dict[str, tuple[str, ...]]:
+    """Result -> architectures: one list for all, or a list for each result that is named, and one for the others."""
+    of = given if isinstance(given, dict) else {OTHERS: given}
+    for result in of:
+        choose(f"result under architectures in {file}", result, [*wanted, OTHERS])
+    for result in wanted:
+        if not isinstance(of.get(result, of.get(OTHERS)), list):
+            raise InputError(
+                f"{file}: no architectures for {result}; expected a list under {result} or under {OTHERS}."
+            )
+    return {result: tuple(architecture_name(name) for name in of.get(result, of.get(OTHERS))) for result in wanted}
 
 
 def _by_notebook(content: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -140,24 +168,34 @@ def plan_steps(experiment: Experiment, only: Iterable[str] = (), cell: str = "")
     """
     steps: dict[str, PlannedStep] = {}
     for (dataset, trick, architecture), measures in _conditions(experiment, experiment.results).items():
-        generated = _add_generate(steps, experiment, dataset, trick)
-        if architecture:
-            shared = {
-                "dataset": dataset,
-                "trick": trick,
-                "architecture": architecture,
-                "generated_dir": generated.run_dir,
-            }
+        drawn = [] if experiment.sets == "hosted" else [_add_generate(steps, experiment, dataset, trick)]
+        folder = set_folder(experiment, dataset, trick)
+        if architecture and folder:
+            shared = {"dataset": dataset, "trick": trick, "architecture": architecture, "generated_dir": folder}
             condition = (dataset, trick, architecture)
-            trained = _add(steps, experiment, "02_train", condition, shared, (generated,))
+            trained = _add(steps, experiment, "02_train", condition, shared, tuple(drawn))
             tested = shared | {"trained_dir": trained.run_dir, "measures": list(measures)}
-            _add(steps, experiment, "03_eval", condition, tested, (generated, trained))
+            _add(steps, experiment, "03_eval", condition, tested, (*drawn, trained))
     if cell:
-        return _needed(steps, [f"03_eval/{'-'.join(parse_cell(cell, experiment))}"])
+        name = f"03_eval/{'-'.join(parse_cell(cell, experiment))}"
+        if name not in steps:
+            raise InputError(f"cell {cell} cannot be run: {NOT_HOSTED}; choose another trick or experiment.")
+        return _needed(steps, [name])
     known = {result.id: result for result in experiment.results}
     chosen = [known[choose(f"result of experiment {experiment.name}", name, known)] for name in only]
     figures = _add_figures(steps, experiment, tuple(chosen) or experiment.results)
     return _needed(steps, [figures.name])
+
+
+NOT_HOSTED = "the authors host no such set"
+
+
+def set_folder(experiment: Experiment, dataset: str, trick: str) -> str:
+    """The folder, below the root, of the images of a condition; "" if the authors host none for it."""
+    if experiment.sets == "drawn":
+        return paths.run_dir(experiment.name, "01_generate", dataset, trick)
+    name = hosted_name(dataset, trick)
+    return name and paths.below_root(paths.data_home() / name)
 
 
 def _needed(steps: dict[str, PlannedStep], names: list[str]) -> list[PlannedStep]:
@@ -169,13 +207,13 @@ def _needed(steps: dict[str, PlannedStep], names: list[str]) -> list[PlannedStep
     return [step for step in steps.values() if step.name in needed]
 
 
-def _conditions(experiment: Experiment, results: tuple[Result, ...]) -> dict[tuple[str, str, str], tuple[str, ...]]:
+def _conditions(experiment: Experiment, results: tuple[Result, ...]) -> dict[Condition, tuple[str, ...]]:
     """(data set, trick, architecture or "") -> measures that some results need. Measures of a synthetic set are taken
     once, with the first architecture."""
-    found: dict[tuple[str, str, str], tuple[str, ...]] = {}
+    found: dict[Condition, tuple[str, ...]] = {}
     for dataset in experiment.datasets:
         for result in results:
-            architectures = [""] if result.stage == "01_generate" else experiment.architectures
+            architectures = [""] if result.stage == "01_generate" else experiment.architectures[result.id]
             for trick in (trick for trick in result.tricks if trick in experiment.tricks):
                 for place, architecture in enumerate(architectures):
                     key = (dataset, trick, architecture)
@@ -213,19 +251,22 @@ def _add(
 def _add_figures(steps: dict[str, PlannedStep], experiment: Experiment, results: tuple[Result, ...]) -> PlannedStep:
     """The 04_figures step for some results, after every step that they need."""
     conditions = list(_conditions(experiment, results))
-    tested = [steps[f"03_eval/{'-'.join(condition)}"] for condition in conditions if condition[2]]
-    drawn = list(dict.fromkeys(f"01_generate/{dataset}-{trick}" for dataset, trick, _ in conditions))
+    folders = {(dataset, trick): set_folder(experiment, dataset, trick) for dataset, trick, _ in conditions}
+    there = [condition for condition in conditions if folders[condition[:2]]]
+    tested = [steps[f"03_eval/{'-'.join(condition)}"] for condition in there if condition[2]]
+    drawn = [step for step in steps.values() if step.run_dir in folders.values()]
     parameters = {
         "experiment": experiment.name,
         "results": [result.id for result in results],
         "evaluated_dirs": [step.run_dir for step in tested],
-        "generated_dirs": [steps[name].run_dir for name in drawn],
+        "generated_dirs": [folder for folder in folders.values() if folder],
         "figures_dir": f"figures/{experiment.name}",
         "wanted": ["/".join(condition) for condition in conditions if condition[2]],
+        "not_run": [f"{'/'.join(c)}: {NOT_HOSTED}" for c in conditions if c[2] and c not in there],
         "note": experiment.note,
     }
     name = ("all",) if results == experiment.results else tuple(result.id for result in results)
-    return _add(steps, experiment, "04_figures", name, parameters, (*(steps[name] for name in drawn), *tested))
+    return _add(steps, experiment, "04_figures", name, parameters, (*drawn, *tested))
 
 
 def parse_cell(text: str, experiment: Experiment) -> tuple[str, str, str]:
@@ -240,4 +281,12 @@ def parse_cell(text: str, experiment: Experiment) -> tuple[str, str, str]:
         raise InputError(f"{result.id} has no cells of accuracies; expected a result such as T1.")
     tricks = [trick for trick in result.tricks if trick in experiment.tricks]
     trick = choose(f"trick of {result.id} in {experiment.name}", trick_name(parts[2]), tricks)
-    return dataset, trick, choose("architecture", parts[3], experiment.architectures)
+    return (
+        dataset,
+        trick,
+        choose(
+            f"architecture of {result.id} in {experiment.name}",
+            ARCHITECTURE_ALIASES.get(parts[3].lower(), parts[3]),
+            experiment.architectures[result.id],
+        ),
+    )

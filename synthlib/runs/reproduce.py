@@ -12,11 +12,12 @@ from pathlib import Path
 
 import psutil
 
-from synthlib import hub, paths, receipts
+from synthlib import digests, hub, paths, receipts
+from synthlib.data.hosted import HOSTED, REAL
 from synthlib.digests import notebook_digest
 from synthlib.runs.experiment import Experiment, PlannedStep
 from synthlib.runs.run import STAMP
-from synthlib.settings import InputError
+from synthlib.settings import REAL_TRICKS, InputError
 
 START_UP_S = 6  # of a step around its own work: processes, imports (measured on 2 cores)
 REDO_AT_MOST_S = 30 * 60  # what older code made is made again unasked if that took less, by the times recorded
@@ -67,6 +68,8 @@ def dry_run(experiment: Experiment, steps: list[PlannedStep], cores: int) -> str
         made = sum(made["bytes"] for made in receipt["outputs"].values()) / 1e6 if receipt else None
         megabytes += made if receipt else measured.get("megabytes", float("nan"))
     lines = [f"{step.name:<45} {found[step.name]}" for step in waiting]
+    if names := wanted_downloads(waiting):
+        lines.append(f"first downloaded, after a line that says how big each is: {', '.join(names)}")
     free = shutil.disk_usage(paths.root()).free / 1e6
     last = f"{len(waiting)} of {len(steps)} steps would run"
     if math.isnan(seconds + megabytes):
@@ -115,6 +118,10 @@ def reproduce(experiment: Experiment, steps: list[PlannedStep], only: list[str],
     wanted = {(s.parameters["model"], s.parameters["revision"]) for s in waiting if "model" in s.parameters}
     for model, revision in sorted(wanted):
         hub.fetch(model, revision)  # once, before many steps want it
+    for name in wanted_downloads(waiting):
+        from synthlib.data.downloads import download
+
+        download(name)
     prepare(steps)
     for step in waiting:
         stamp_file(step).unlink(missing_ok=True)
@@ -136,6 +143,20 @@ def reproduce(experiment: Experiment, steps: list[PlannedStep], only: list[str],
     failed = [step for step in steps if receipts.state(step.notebook, step.parameters) != "done"]
     if failed or engine.returncode:
         raise InputError(f"{len(failed)} steps are not done. {_reason(failed, log)}")
+
+
+def wanted_downloads(steps: list[PlannedStep]) -> list[str]:
+    """The data sets, by their names for `synthlib download`, that some steps read and that are not there."""
+    found = {}
+    for step in steps:
+        given = step.parameters
+        hosted = Path(given.get("generated_dir", "")).name
+        if hosted in HOSTED and paths.resolve(given["generated_dir"]) == paths.data_home() / hosted:
+            found[hosted] = receipts.read_receipt(paths.data_home() / hosted) is not None
+        reads_real = step.notebook == "03_eval" or given.get("test_every") or given.get("trick") in REAL_TRICKS
+        if reads_real and given["dataset"] in REAL and not given["real_dir"]:
+            found[given["dataset"]] = digests.fingerprint(paths.data_home() / given["dataset"]) is not None
+    return [name for name, there in found.items() if not there]
 
 
 def _end(engine: subprocess.Popen) -> None:

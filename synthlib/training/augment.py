@@ -5,6 +5,7 @@ Two transforms, as the authors' code has them: `resized_crop` (CIFAR: RandomResi
 one draw to a whole batch; these draw one per image, as its per-item use would.
 """
 
+import functools
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -97,10 +98,14 @@ class Preparation:
 
 def normalise(images: torch.Tensor, normalisation: str = "imagenet") -> torch.Tensor:
     """Images [N, 3, H, W] of values 0 to 255 (uint8 or float) -> float32, less the mean and by the std of NORMALISATIONS."""
-    mean, std = NORMALISATIONS[normalisation]
-    mean = torch.tensor(mean, device=images.device, dtype=torch.float32).view(1, 3, 1, 1) * 255
-    std = torch.tensor(std, device=images.device, dtype=torch.float32).view(1, 3, 1, 1) * 255
+    mean, std = _mean_and_std(normalisation, images.device)
     return (images.float() - mean) / std
+
+
+@functools.cache  # sending them to a GPU would make every batch wait for it
+def _mean_and_std(normalisation: str, device: torch.device) -> list[torch.Tensor]:
+    values = NORMALISATIONS[normalisation]
+    return [torch.tensor(v, device=device, dtype=torch.float32).view(1, 3, 1, 1) * 255 for v in values]
 
 
 def resize(images: torch.Tensor, size: int) -> torch.Tensor:
@@ -116,11 +121,13 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
 
     cuDNN is held to repeatable kernels meanwhile.
     """
-    on_gpu, deterministic = device.type == "cuda", torch.backends.cudnn.deterministic
-    with torch.random.fork_rng(devices=[torch.cuda.current_device()] if on_gpu else []):
+    deterministic, gpus = torch.backends.cudnn.deterministic, []
+    if device.type == "cuda":
+        gpus = [torch.cuda.current_device() if device.index is None else device.index]
+    with torch.random.fork_rng(devices=gpus):
         torch.default_generator.manual_seed(seed)
-        if on_gpu:
-            torch.cuda.manual_seed(seed)
+        for gpu in gpus:
+            torch.cuda.default_generators[gpu].manual_seed(seed)
         torch.backends.cudnn.deterministic = True
         try:
             yield

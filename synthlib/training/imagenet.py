@@ -30,7 +30,7 @@ def normalisation_of(architecture: str) -> str:
         import timm
 
         config = timm.get_pretrained_cfg(architecture, allow_unregistered=True)
-        return "half" if config and tuple(config.mean) == (0.5, 0.5, 0.5) else "imagenet"
+        return {(0.5, 0.5, 0.5): "half", (0, 0, 0): "none"}.get(tuple(config.mean) if config else (), "imagenet")
     return "imagenet"
 
 
@@ -81,24 +81,33 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise InputError(
-            f"{path} is a pickle of more than plain tensors, which could run code; {expected}: save a state_dict."
+            f"{path} is a pickle of more than plain tensors, which could run code, or is damaged; {expected}: save a state_dict."
         )
-    except (OSError, EOFError, RuntimeError, ValueError, safetensors.SafetensorError) as error:
-        raise InputError(f"{path} is not whole ({str(error).splitlines()[0][:80]}); {expected}: copy or save it again.")
+    except Exception as error:  # what a damaged file can make torch's reader raise has no bounds
+        why = (str(error) or type(error).__name__).splitlines()[0][:80]
+        raise InputError(f"{path} is not whole ({why}); {expected}: copy or save it again.")
     for name in ("model", "state_dict"):
         if isinstance(found, dict) and isinstance(found.get(name), dict):
             found = found[name]
-    if not isinstance(found, dict) or not found or not all(isinstance(value, torch.Tensor) for value in found.values()):
+    named = isinstance(found, dict) and all(
+        isinstance(n, str) and isinstance(t, torch.Tensor) for n, t in found.items()
+    )
+    if not named or not found:
         raise InputError(f"{path} holds no named tensors; {expected}.")
     return {name.removeprefix("module."): tensor for name, tensor in found.items()}
 
 
 def _head(model: nn.Module, theirs: dict[str, torch.Tensor], ours: dict[str, torch.Tensor]) -> list[str]:
-    """Names of the last layer's tensors, if it is there and there is another number of classes."""
-    last = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)][-1:]
-    if not last or last[0].split(".")[0] not in HEADS:
-        return []
-    names = [f"{last[0]}.weight", f"{last[0]}.bias"]
+    """Names of the last layer's tensors, if it is there and there is another number of classes.
+
+    timm says which layer it is (one that is no nn.Linear, or two); torchvision's is the last nn.Linear.
+    """
+    said = getattr(model, "default_cfg", {}).get("classifier") or ()
+    last = [said] if isinstance(said, str) else list(said)
+    if not last:
+        linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)][-1:]
+        last = [name for name in linear if name.split(".")[0] in HEADS]
+    names = [f"{name}.{kind}" for name in last for kind in ("weight", "bias")]
     return [
         n
         for n in names
@@ -116,13 +125,18 @@ def _in_order(theirs: dict[str, torch.Tensor], ours: dict[str, torch.Tensor], fi
 
 
 def _resized(positions: torch.Tensor, tokens: int) -> torch.Tensor:
-    """Position embeddings [1, 1 + g * g, D] of a ViT for another number of patches: bicubic, the class token as it is."""
-    if positions.shape[1] == tokens:
+    """Position embeddings [1, k + g * g, D] of a ViT for another number of patches: bicubic, its k class tokens as they are.
+
+    k is 1, or what timm's models have, 0 to 2. Where the patches make no square they are returned as they are: a misfit.
+    """
+    old = math.isqrt(positions.shape[1])
+    first = positions.shape[1] - old * old
+    new = math.isqrt(max(tokens - first, 0))
+    if positions.dim() != 3 or positions.shape[1] == tokens or first > 2 or new * new != tokens - first:
         return positions
-    old, new = math.isqrt(positions.shape[1] - 1), math.isqrt(tokens - 1)
-    grid = positions[:, 1:].reshape(1, old, old, -1).permute(0, 3, 1, 2)
-    grid = nn.functional.interpolate(grid, size=(new, new), mode="bicubic", align_corners=False)
-    return torch.cat([positions[:, :1], grid.permute(0, 2, 3, 1).reshape(1, new * new, -1)], dim=1)
+    grid = positions[:, first:].reshape(1, old, old, -1).permute(0, 3, 1, 2)
+    grid = nn.functional.interpolate(grid.float(), size=(new, new), mode="bicubic", align_corners=False)
+    return torch.cat([positions[:, :first], grid.permute(0, 2, 3, 1).reshape(1, new * new, -1).to(positions)], dim=1)
 
 
 def _published(architecture: str) -> Path:
@@ -163,22 +177,29 @@ def _torchvision_weights(architecture: str) -> object | None:
 
 
 def _fetch_torchvision(architecture: str, weights: object) -> Path:
-    """torchvision's file in torch's own cache; its name ends in the first eight digits of its sha256."""
+    """torchvision's file in torch's own cache, once among steps that run side by side.
+
+    Its name ends in the first eight digits of its sha256.
+    """
+    from huggingface_hub.errors import HTTPError
+    from huggingface_hub.utils import WeakFileLock
+
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     file = folder / weights.url.rpartition("/")[2]
     if file.is_file():
         return file
-    promised = file.stem.rpartition("-")[2]
+    promised, host = file.stem.rpartition("-")[2], transfer.host_of(weights.url)
     size = f"{weights.meta['_file_size']:.0f} MB"
-    host = transfer.host_of(weights.url)
-    print(f"Fetching ImageNet weights of {architecture}: {file.name}, {size}, licence BSD-3-Clause (torchvision), from {host} "
-          f"to {folder}", flush=True)  # fmt: skip
     digest = functools.partial(_short_digest, length=len(promised))
-    from huggingface_hub.errors import HTTPError
-
     try:
         transfer.refuse_offline()
-        return transfer.fetch_file(weights.url, file, file.name, None, promised, digest, {})
+        folder.mkdir(parents=True, exist_ok=True)
+        with WeakFileLock(folder / f".{file.name}.lock"):
+            if file.is_file():
+                return file
+            print(f"Fetching ImageNet weights of {architecture}: {file.name}, {size}, licence BSD-3-Clause (torchvision), "
+                  f"from {host} to {folder}", flush=True)  # fmt: skip
+            return transfer.fetch_file(weights.url, file, file.name, None, promised, digest, {})
     except (HTTPError, OSError, ValueError) as error:
         raise InputError(
             f"{file.name} cannot be fetched from {host} ({str(error)[:80] or type(error).__name__}); try again online (what came "

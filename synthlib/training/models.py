@@ -41,7 +41,7 @@ def _torchvision(name: str, n_classes: int, image_size: int) -> nn.Module:
     """ResNets, ConvNeXts and MobileNet as the authors take them; dropout and stochastic depth as torchvision sets them."""
     from torchvision.models import get_model
 
-    return get_model(name, num_classes=n_classes)
+    return _tried(get_model(name, num_classes=n_classes), name, image_size)
 
 
 def _vit(name: str, n_classes: int, image_size: int) -> nn.Module:
@@ -62,14 +62,29 @@ def _timm(name: str, n_classes: int, image_size: int) -> nn.Module:
 
     try:
         try:
-            return timm.create_model(name, num_classes=n_classes, img_size=image_size)
+            model = timm.create_model(name, num_classes=n_classes, img_size=image_size)
         except TypeError:  # most convolutional networks take any size, and are told none
-            return timm.create_model(name, num_classes=n_classes)
-    except (AssertionError, RuntimeError, ValueError) as error:
-        why = (str(error) or type(error).__name__).splitlines()[0]
-        raise InputError(
-            f"timm cannot build {name} for {image_size} px ({why[:120]}); choose another image_size or model."
-        )
+            model = timm.create_model(name, num_classes=n_classes)
+    except (ArithmeticError, AssertionError, RuntimeError, ValueError) as error:
+        raise _unfit(name, image_size, error)
+    return _tried(model, name, image_size)
+
+
+def _tried(model: nn.Module, name: str, image_size: int) -> nn.Module:
+    """The network, once one image has gone through it: many tell only then that a size does not suit them."""
+    if not image_size:  # of a state dict, whose reader did not say
+        return model
+    try:
+        with torch.no_grad():
+            model.eval()(torch.zeros(1, 3, image_size, image_size, device=next(model.parameters()).device))
+    except (ArithmeticError, AssertionError, RuntimeError, ValueError) as error:
+        raise _unfit(name, image_size, error)
+    return model.train()
+
+
+def _unfit(name: str, image_size: int, error: Exception) -> InputError:
+    why = (str(error) or type(error).__name__).splitlines()[0]
+    return InputError(f"{name} takes no images of {image_size} px ({why[:120]}); choose another image_size or model.")
 
 
 _BUILDERS: dict[str, Callable[[str, int, int], nn.Module]] = {

@@ -29,12 +29,10 @@ class AdamW:
     """AdamW's state and fused step; torch.optim.AdamW is the same kernel, but importing torch._dynamo for it takes 2 s.
 
     In float16 the loss is scaled, and a step whose gradients are not finite is left out: torch's GradScaler, whose scale and
-    verdict stay on the device (`grad_scale`, `found_inf` are what it sets on an optimiser before its step).
+    verdict stay on the device (`grad_scale`, `found_inf` are what it sets on an optimiser before its step, and takes away).
     """
 
     _step_supports_amp_scaling = True  # what GradScaler looks for
-    grad_scale: torch.Tensor | None = None
-    found_inf: torch.Tensor | None = None
 
     def __init__(self, model: nn.Module, dtype: torch.dtype = torch.float32) -> None:
         names, self.parameters = zip(*model.named_parameters(), strict=True)
@@ -69,11 +67,15 @@ class AdamW:
 
     @torch.no_grad()
     def step(self) -> None:
-        """What GradScaler calls."""
+        """What GradScaler calls. A parameter without a gradient (frozen, or of no use) stays as it is, as in torch's."""
+        lists = (self.parameters, self.first, self.second, self.steps)
+        parameters, first, second, steps = zip(
+            *(of for of in zip(*lists, strict=True) if of[0].grad is not None), strict=True
+        )
         adamw(
-            list(self.parameters), [parameter.grad for parameter in self.parameters], self.first, self.second, [],
-            self.steps, fused=True, amsgrad=False, beta1=0.9, beta2=0.999, lr=self.learning_rate,
-            weight_decay=self.weight_decay, eps=1e-8, maximize=False, grad_scale=self.grad_scale, found_inf=self.found_inf,
+            list(parameters), [parameter.grad for parameter in parameters], list(first), list(second), [], list(steps),
+            fused=True, amsgrad=False, beta1=0.9, beta2=0.999, lr=self.learning_rate, weight_decay=self.weight_decay,
+            eps=1e-8, maximize=False, grad_scale=getattr(self, "grad_scale", None), found_inf=getattr(self, "found_inf", None),
         )  # fmt: skip
 
 

@@ -11,11 +11,12 @@ import torch
 from synthlib import digests, receipts
 from synthlib.data.real import real_training_set
 from synthlib.data.shards import SyntheticSet, read_shards
-from synthlib.devices import hardware_name
+from synthlib.devices import device_named, hardware_name
 from synthlib.progress import progress
 from synthlib.settings import REAL_TRICKS, InputError, TrainSettings
 from synthlib.training.checkpoint import model_bytes, read_record
 from synthlib.training.logs import epoch_logger
+from synthlib.training.models import mixed_precision
 from synthlib.training.train import Test, Trained, train
 
 # What a checkpoint does not depend on by name: where things lie, which images were chosen (their bytes are in its key), what
@@ -50,6 +51,8 @@ def train_replicates(
     kept = {name: value for name, value in asdict(settings).items() if name not in PLACES}
     kept |= {"device": hardware_name(settings.device), "classes": images.classes, "tested": test is not None}
     kept |= {"weights": receipts.weights_digest(settings.weights)}
+    dtype = mixed_precision(settings.architecture, device_named(settings.device), settings.precision)
+    kept |= {"precision": str(dtype).removeprefix("torch.")}  # "auto" is not the same on all CPUs
     available = sorted(set(images.column("replicate").tolist()))
     paths, rows = [], []
     title = f"{settings.dataset} {settings.trick} {settings.architecture}"
@@ -60,7 +63,7 @@ def train_replicates(
         pixels = digests.sha256_bytes(part.images.numpy().tobytes() + part.labels.numpy().tobytes())
         key = receipts.file_key("checkpoints", kept | {"images": pixels, "replicate": number, "training_seed": seed})
         best = path.with_name(f"best-r{number}.safetensors")
-        tested = bool(test and settings.test_every)
+        tested = bool(test and 0 < settings.test_every <= settings.epochs)
         if not receipts.is_current(path, key) or (tested and not receipts.is_current(best, key)):
             record = {"replicate": number, "image_replicate": source, "training_seed": seed}
             _train_one(part, record, settings, path, best, key, test)
@@ -121,7 +124,7 @@ def _train_one(
             test,
             log,
         )
-    record |= _facts(trained, settings, images)
+    record |= record_facts(trained, settings, images)
     seconds = time.monotonic() - start
     if trained.best:
         told = record | {"epoch": trained.best_epoch, "chosen": "best on the test set"}
@@ -131,7 +134,7 @@ def _train_one(
         left.unlink()
 
 
-def _facts(trained: Trained, settings: TrainSettings, images: SyntheticSet) -> dict:
+def record_facts(trained: Trained, settings: TrainSettings, images: SyntheticSet) -> dict:
     """What a checkpoint's record says of its training, beside who it is."""
     return {
         "architecture": settings.architecture,

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch.nn.functional import cross_entropy
 
-from synthlib.devices import device_named
+from synthlib.devices import device_named, hardware_name
 from synthlib.progress import meter
 from synthlib.settings import InputError, TrainSettings
 from synthlib.training.augment import NORMALISATION_OF, Preparation, batches, resize, seeded
@@ -28,10 +28,12 @@ from synthlib.training.optimise import AdamW, Average, learning_rate_at
 
 Test = Callable[[torch.nn.Module, Preparation], dict[str, float]]
 CHOOSES = "test_authors_percent"  # of what `test` returns: the best epoch has the highest, as in the authors' code
+SHRUNK_TOGETHER = 1000  # images; a whole set as float32 would take four times its memory
 # What of the settings decides the weights; with the images, the seed, the thread count and torch's version.
+# What errors of too little memory say that are no OutOfMemoryError: of CPUs, of CUDA, of its libraries.
+NO_MEMORY = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
 DECIDING = ("architecture", "init", "weights", "epochs", "batch_size", "learning_rate", "weight_decay", "warmup", "schedule",
-            "transform", "image_size", "normalisation", "crop_scale_min", "flip", "ema_decay", "precision", "test_every",
-            "device")  # fmt: skip
+            "transform", "image_size", "normalisation", "crop_scale_min", "flip", "ema_decay", "test_every")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -90,12 +92,12 @@ def train(
     try:
         return _train(images, labels, n_classes, settings, training_seed, state_file, test, on_epoch, save_every_s)
     except (torch.OutOfMemoryError, RuntimeError) as error:
-        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+        if not isinstance(error, torch.OutOfMemoryError) and not any(words in str(error) for words in NO_MEMORY):
             raise
-        smaller = max(1, settings.batch_size // 2)
+        smaller = f"batch_size {settings.batch_size // 2}, " if settings.batch_size > 1 else ""
         raise InputError(
-            f"{settings.architecture} ran out of memory at batch size {settings.batch_size} on {settings.device}; try batch_size "
-            f"{smaller}, a smaller image_size or a smaller architecture."
+            f"{settings.architecture} ran out of memory at batch size {settings.batch_size} on "
+            f"{device_named(settings.device)}; try {smaller}a smaller image_size or a smaller architecture."
         ) from None
 
 
@@ -114,7 +116,8 @@ def _train(
     preparation = preparation_for(settings, images.shape[-1])
     if settings.transform == "resized_crop" and images.shape[-1] > preparation.image_size:
         # as the authors' "32A": what is larger than the network's input is made that size once, antialiased
-        images = resize(images, preparation.image_size).round().to(torch.uint8)
+        parts = batches(len(images), SHRUNK_TOGETHER)
+        images = torch.cat([resize(images[rows], preparation.image_size).round().to(torch.uint8) for rows in parts])
     seed = _seed(training_seed, "initial weights")
     model = initial_model(
         settings.architecture, n_classes, preparation.image_size, seed, settings.init, settings.weights
@@ -123,7 +126,8 @@ def _train(
     model = model.to(device, memory_format=layout).train()
     dtype = mixed_precision(settings.architecture, device, settings.precision)
     optimiser, average = AdamW(model, dtype), Average(model, settings.ema_decay)
-    key = _key(images, labels, n_classes, settings, training_seed) if state_file else ""
+    where = [hardware_name(settings.device), str(dtype), test is not None]
+    key = _key(images, labels, n_classes, settings, training_seed, where) if state_file else ""
     found = load_state(state_file, key) if state_file and state_file.exists() else None
     history, best, best_epoch = _go_on(found, model, optimiser, average) if found else ([], None, None)
 
@@ -145,7 +149,7 @@ def _train(
             losses, correct = torch.zeros(len(steps), device=device), torch.zeros((), device=device)
             with seeded(_seed(training_seed, f"dropout {epoch}"), device):
                 for step, rows in enumerate(steps):
-                    batch = images[places[rows]].to(device, non_blocking=True)
+                    batch = _sent(images[places[rows]], device)
                     batch = preparation.train_input(batch, drawn[rows]).contiguous(memory_format=layout)
                     with autocast:
                         logits = model(batch)
@@ -176,10 +180,15 @@ def _train(
 
 
 def _place(images: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """All images on the device where they fill at most half of its free memory, else pinned here, to be sent batch by batch."""
+    """All images on the device where they fill at most half of its free memory, else here, to be sent batch by batch."""
     if device.type == "cuda" and images.nbytes > torch.cuda.mem_get_info(device)[0] / 2:
-        return images.pin_memory()
+        return images
     return images.to(device)
+
+
+def _sent(batch: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A batch on the device; from page-locked memory, so that nobody waits for its journey."""
+    return batch if batch.device.type == device.type else batch.pin_memory().to(device, non_blocking=True)
 
 
 def _tensors(
@@ -237,10 +246,13 @@ def _history_row(epoch: int, losses: torch.Tensor, correct: torch.Tensor, n: int
 
 
 def _key(
-    images: torch.Tensor, labels: torch.Tensor, n_classes: int, settings: TrainSettings, training_seed: int
+    images: torch.Tensor, labels: torch.Tensor, n_classes: int, settings: TrainSettings, training_seed: int, where: list
 ) -> str:
-    """Everything that decides the weights: a state file with another key belongs to another training."""
-    values = [getattr(settings, name) for name in DECIDING]
+    """Everything that decides the weights: a state file with another key belongs to another training.
+
+    where: on what hardware, in what type, and whether there is a test; "auto" is not the same everywhere.
+    """
+    values = [getattr(settings, name) for name in DECIDING] + where
     values += [n_classes, training_seed, torch.get_num_threads(), torch.__version__, list(images.shape)]
     digest = hashlib.sha256(json.dumps(values).encode())
     digest.update(images.cpu().contiguous().numpy())

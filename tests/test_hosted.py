@@ -1,0 +1,105 @@
+"""The paper's tables from the authors' own images, end to end on small archives served on loopback; nothing is generated."""
+
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from PIL import Image
+from test_downloads import authors_archive, serve
+from test_runs import copy_checkout
+
+from synthlib.data.datasets import read_spec
+from synthlib.data.hosted import HOSTED, hosted_name
+from synthlib.runs.experiment import parse_cell, plan_steps, read_experiment
+from synthlib.settings import FULL_SIZE, InputError
+
+NOT_HOSTED = {("cifar100", "class_prompt"), ("eurosat", "class_prompt"), ("eurosat", "multi_domain")}
+
+
+def test_hosted_plans_every_set_of_the_twelve_and_generates_nothing():
+    steps = plan_steps(read_experiment("hosted"))
+    assert {step.notebook for step in steps} == {"02_train", "03_eval", "04_figures"}
+    trained = {tuple(step.parameters[name] for name in ("dataset", "trick", "architecture")): step.parameters
+               for step in steps if step.notebook == "02_train"}  # fmt: skip
+    sets = {(hosted.dataset, hosted.trick): name for name, hosted in HOSTED.items()}
+    assert {c[:2] for c in trained if c[2] == "resnet50"} == set(sets)
+    both = {c for c in sets if c[1] in ("base_class", "merged")}
+    assert set(trained) == {(*c, "resnet50") for c in sets} | {(*c, a) for c in both for a in FULL_SIZE}
+    for (dataset, trick, _), parameters in trained.items():
+        assert Path(parameters["generated_dir"]).name == sets[dataset, trick] == hosted_name(dataset, trick)
+        assert (parameters["protocol"], parameters["replicates"], parameters["weight_decay"]) == ("authors", 3, 0.9)
+    last = steps[-1].parameters
+    assert {tuple(line.split(": ")[0].split("/")[:2]) for line in last["not_run"]} == NOT_HOSTED
+    assert all(line.endswith(": the authors host no such set") for line in last["not_run"])
+
+
+def test_a_cell_that_is_not_hosted_says_so():
+    hosted = read_experiment("hosted")
+    assert len(plan_steps(hosted, cell="T2/cifar10/merged/Vit-B")) == 2
+    assert parse_cell("T2/cifar10/merged/vit_b", hosted) == ("cifar10", "merged", "vit_b")
+    with pytest.raises(InputError, match="the authors host no such set"):
+        plan_steps(hosted, cell="T1/eurosat/class_prompt/resnet50")
+    with pytest.raises(InputError, match="unknown architecture of T1 in hosted 'vit_b'"):  # T1 is of ResNet50 only
+        plan_steps(hosted, cell="T1/cifar10/merged/vit_b")
+
+
+def small_real(folder, dataset, size, per_class=2):
+    """A packed .npz of real images, that tell their class by their colour."""
+    classes = list(read_spec(dataset).classes)
+    images = []
+    for label in range(len(classes)):
+        for number in range(per_class):
+            file = io.BytesIO()
+            Image.new("RGB", (size, size), (label, number + 1, 200)).save(file, "PNG")
+            images.append(file.getvalue())
+    np.savez(
+        folder / f"{dataset}.npz",
+        encoded=np.frombuffer(b"".join(images), np.uint8),
+        offsets=np.cumsum([0, *map(len, images)]),
+        labels=np.repeat(np.arange(len(classes)), per_class),
+        class_names=np.array(classes),
+    )
+    return str(folder / f"{dataset}.npz")
+
+
+@pytest.mark.runs
+def test_the_tables_of_the_paper_from_small_archives(tmp_path, record_server):
+    root = copy_checkout(tmp_path / "copy")
+    for name in HOSTED:
+        serve(record_server, name, authors_archive(name, per_class=2))
+    file = root / "experiments" / "hosted.yaml"
+    content = yaml.safe_load(file.read_text())
+    content["architectures"] = {"others": ["MBV3"]}
+    content["train"] |= {"epochs": 1, "replicates": 2, "image_size": 32, "device": "cpu"}
+    content["evaluate"] = {"shuffles": 2, "device": "cpu"}
+    sizes = {"cifar10": 32, "cifar100": 32, "eurosat": 64}
+    real = {dataset: {"real_dir": small_real(tmp_path, dataset, size)} for dataset, size in sizes.items()}
+    content["by_dataset"] = {dataset: {"train": given, "evaluate": given} for dataset, given in real.items()}
+    file.write_text(yaml.safe_dump(content))
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("SYNTHLIB_")}
+    kept |= {"PYTHONPATH": str(root), "SYNTHLIB_ZENODO": record_server.address}
+    command = [sys.executable, "-m", "synthlib.cli", "reproduce", "hosted"]
+    done = subprocess.run(command, cwd=root, env=kept, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+    table = pd.read_csv(root / "figures/hosted/accuracy_by_trick.csv")
+    run = table[table["status"] == "run"]
+    ran = set(map(tuple, run[["dataset", "trick"]].drop_duplicates().to_numpy()))
+    assert ran == {(hosted.dataset, hosted.trick) for hosted in HOSTED.values()}
+    assert set(run["evaluation_mode"]) == {"eval", "authors", "authors_best"} and set(run["images"]) == {"hosted"}
+    assert (run["n_replicates"] == 2).all() and (run["n_generation_seeds"] == 1).all()
+    assert run["ci_method"].str.contains("training seeds only").all()
+    missing = table[table["status"] == "not run: the authors host no such set"]
+    assert set(map(tuple, missing[["dataset", "trick"]].to_numpy())) == NOT_HOSTED
+    assert dict(zip(run["dataset"], run["n_test"], strict=True)) == {"cifar10": 20, "cifar100": 200, "eurosat": 20}
+    assert run[run["dataset"] == "cifar100"]["top5_percent"].notna().all()  # 100 classes
+    pairs = pd.read_csv(root / "figures/hosted/base_against_merged.csv")
+    assert set(pairs["dataset"]) == set(sizes) and (pairs["n_pairs"] == 2).all()
+    again = subprocess.run(command, cwd=root, env=kept, capture_output=True, text=True)
+    assert "nothing is run" in again.stdout
