@@ -1,0 +1,361 @@
+"""The authors' commands: `train` and `eval` with their arguments, their files and their way of choosing, all labelled."""
+
+import functools
+import importlib.util
+import re
+import tarfile
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+from synthlib import cli, receipts
+from synthlib.data.datasets import read_spec
+from synthlib.data.imports import import_set
+from synthlib.data.sources import open_source
+from synthlib.evaluation.evaluate import accuracy_percent, load_logits
+from synthlib.results.statistics import wilson_interval
+from synthlib.training import train as training
+from synthlib.training.checkpoint import initial_model, load_model, read_record
+from synthlib.training.imagenet import read_tensors
+
+LAST, BEST = "trained_model.safetensors", "best_on_test_model.safetensors"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def write_bars(folder, dataset="digits", count=4, seed=0, size=32):
+    """<class>/<n>.png: a bright bar on noise, RGBA as the authors' images are; its place tells the class."""
+    rng = np.random.default_rng(seed)
+    names = list(read_spec(dataset).classes)
+    for label, name in enumerate(names):
+        (folder / name).mkdir(parents=True)
+        for number in range(count):
+            pixels = rng.integers(0, 60, (size, size, 3), dtype=np.uint8)
+            pixels[:, label * size // len(names) :][:, :3] = 250
+            Image.fromarray(pixels).convert("RGBA").save(folder / name / f"{number}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory):
+    """Images to learn from, and others that stand for the real ones."""
+    folder = tmp_path_factory.mktemp("images")
+    return write_bars(folder / "synthetic"), write_bars(folder / "real", count=3, seed=1)
+
+
+def run(command, places, *words, model="resnet"):
+    """One of the two commands on these images, with the words given; its exit code."""
+    synthetic, real = places
+    given = ["--model", model] if model else []
+    given += ["--dataset", "digits", "--real_data_location", str(real)]
+    if command == "train":
+        given += ["--syn_data_location", str(synthetic), "--epoch", "2", "--batch_size", "16"]
+    return cli.main([command, *given, *map(str, words)])
+
+
+@pytest.fixture(scope="module")
+def trained(places, tmp_path_factory):
+    """The folder of a finished training, as the authors' protocol has it."""
+    folder = tmp_path_factory.mktemp("trained")
+    assert run("train", places, "--model_path", folder) == 0
+    return folder
+
+
+def one_line(capsys):
+    """What a refused command said on stderr, which is one line."""
+    text = capsys.readouterr().err
+    assert text.startswith("synthlib: ") and text.count("\n") == 1
+    return text
+
+
+# --- as their README writes them --------------------------------------------------------------------------------------
+
+
+def test_both_commands_work_as_the_authors_readme_writes_them(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_bars(tmp_path / "syn" / "cifar10_generated_32A", "cifar10", count=2)
+    write_bars(tmp_path / "real", "cifar10", count=2, seed=1)
+    words = "--model MBV3 --epoch 2 --batch_size 8 --dataset cifar10 --img_size 32 --lr 0.001 --wd 0.9 --model_path saved_models/"
+    assert cli.main(["train", *words.split(), "--syn_data_location", "syn", "--real_data_location", "real"]) == 0
+    record = read_record(tmp_path / "saved_models" / LAST)
+    assert record["architecture"] == "mobilenet_v3_small" and record["dataset"] == "cifar10"
+    assert record["protocol"] == "authors, epochs=2, batch_size=8, learning_rate=0.001"
+    assert (record["n_train"], record["n_steps"], record["image_size"], record["init"]) == (20, 6, 32, "scratch")
+    assert record["classes"] == list(read_spec("cifar10").classes)
+    capsys.readouterr()
+    words = (
+        "--model MBV3 --model_path saved_models/trained_model.safetensors --dataset cifar10 --real_data_location real"
+    )
+    assert cli.main(["eval", *words.split()]) == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"^eval +[\d.]+ % \[[\d.]+, [\d.]+\] +ECE +[\d.]+$", printed, re.M)
+    assert re.search(r"^authors mode: .*train mode.*batch norm", printed, re.M)
+
+
+def test_what_is_not_given_is_the_protocols(trained):
+    record = read_record(trained / LAST)
+    assert record["protocol"] == "authors, epochs=2, batch_size=16"
+    assert record["history"][0]["learning_rate"] == 1e-4 and record["normalisation"] == "imagenet"
+
+
+def test_each_epoch_is_a_line_with_loss_and_accuracies_in_both_modes(places, tmp_path, capsys):
+    assert run("train", places, "--model_path", tmp_path) == 0
+    lines = capsys.readouterr().out.splitlines()
+    rows = [line.split() for line in lines if re.match(r" +\d", line)]
+    history = read_record(tmp_path / LAST)["history"]
+    assert [int(row[0]) for row in rows] == [1, 2]
+    for row, kept in zip(rows, history, strict=True):
+        told = [kept[name] for name in ("loss", "train_accuracy_percent", "test_eval_percent", "test_authors_percent")]
+        assert [float(value) for value in row[1:]] == pytest.approx(told, abs=0.006)
+
+
+# --- what they learn from ---------------------------------------------------------------------------------------------
+
+
+def test_class_folders_their_archive_and_eurosats_layout_train_the_same_network(places, trained, tmp_path):
+    archive, deeper = tmp_path / "digits_generated_32A.tar.gz", tmp_path / "layout"
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(places[0], "digits_generated_32A")
+    (deeper / "eurosat").mkdir(parents=True)
+    (deeper / "eurosat" / "2750").symlink_to(places[0])
+    for number, place in enumerate((archive, deeper)):
+        assert run("train", (place, places[1]), "--model_path", tmp_path / f"{number}") == 0
+        assert (tmp_path / f"{number}" / LAST).read_bytes() == (trained / LAST).read_bytes()
+
+
+def test_a_set_of_ours_tells_its_trick_and_a_damaged_one_is_refused(places, tmp_path, capsys):
+    import_set(open_source(places[0]), tmp_path / "set", "digits", "class_prompt")
+    assert run("train", (tmp_path / "set", places[1]), "--model_path", tmp_path) == 0
+    assert (read_record(tmp_path / LAST)["trick"], read_record(tmp_path / LAST)["n_train"]) == ("class_prompt", 40)
+    shard = next((tmp_path / "set").glob("*.parquet"))
+    shard.write_bytes(shard.read_bytes()[:-1])
+    capsys.readouterr()
+    assert run("train", (tmp_path / "set", places[1]), "--model_path", tmp_path) == 2
+    assert "damaged" in one_line(capsys)
+    (tmp_path / "set" / receipts.RECEIPT).unlink()
+    assert run("train", (tmp_path / "set", places[1]), "--model_path", tmp_path) == 2
+    assert "is not finished" in one_line(capsys)
+
+
+def test_only_one_replicate_of_a_set_is_learned_from(places, tmp_path, capsys):
+    import_set(open_source(places[0]), tmp_path / "set", "digits")
+    table = pq.read_table(tmp_path / "set" / "shard-00000.parquet")
+    replicates = pa.array([1 + index // 2 for index in table["index"].to_pylist()])
+    (tmp_path / "two").mkdir()
+    place = table.column_names.index("replicate")
+    pq.write_table(table.set_column(place, "replicate", replicates), tmp_path / "two" / "shard-00000.parquet")
+    assert run("train", (tmp_path / "two", places[1]), "--model_path", tmp_path) == 0
+    assert "several replicates; number 1" in capsys.readouterr().out
+    record = read_record(tmp_path / LAST)
+    assert (record["n_train"], record["image_replicate"]) == (20, 1)
+
+
+def test_labels_follow_the_data_sets_order_not_that_of_the_folders(places, tmp_path, monkeypatch):
+    def caught(images, labels, *others):
+        at = images[:, 0].float().mean(1).argmax(1)  # the column where the bar of class k begins is 32 k / 10
+        found.append(torch.stack([at, labels * 32 // 10], 1))
+        raise KeyboardInterrupt
+
+    found = []
+    monkeypatch.setattr(training, "train", caught)
+    assert run("train", places, "--model_path", tmp_path) == 130
+    assert (found[0][:, 0] - found[0][:, 1]).clamp(0, 2).equal(found[0][:, 0] - found[0][:, 1])
+    assert found[0][:, 1].unique().numel() == 10
+
+
+def test_classes_that_do_not_match_are_listed(places, tmp_path, capsys):
+    (tmp_path / "other").mkdir()
+    for folder in places[0].iterdir():
+        (tmp_path / "other" / ("nought" if folder.name == "zero" else folder.name)).symlink_to(folder)
+    assert run("train", (tmp_path / "other", places[1]), "--model_path", tmp_path) == 2
+    assert "only there: nought; missing there: zero" in one_line(capsys)
+
+
+def test_images_of_several_sizes_need_a_size(places, tmp_path, capsys):
+    write_bars(tmp_path / "mixed", count=2)
+    Image.new("RGB", (40, 48)).save(tmp_path / "mixed" / "one" / "1.png")
+    mixed = (tmp_path / "mixed", places[1])
+    assert run("train", mixed, "--model_path", tmp_path) == 2
+    assert "48" in (said := one_line(capsys)) and "give image_size" in said
+    assert run("train", mixed, "--model_path", tmp_path, "--image_size", "16") == 0
+    assert read_record(tmp_path / LAST)["image_size"] == 16
+
+
+def test_the_test_images_are_not_learned_from(places, tmp_path, capsys):
+    assert run("train", (places[1], places[1]), "--model_path", tmp_path) == 2
+    assert "to be tested on" in one_line(capsys)
+
+
+# --- what they write --------------------------------------------------------------------------------------------------
+
+
+def test_the_last_epoch_and_the_best_on_the_test_set_say_which_they_are(places, tmp_path, monkeypatch, capsys):
+    scores = iter([50.0, 10.0, 10.0])  # of the first epoch, of the second, ...
+
+    def tester(real, classes):
+        def test(model, preparation):
+            score = next(scores)
+            return {"test_eval_percent": score, "test_authors_percent": score}
+
+        return test
+
+    monkeypatch.setattr("synthlib.evaluation.predict.tester", tester)
+    assert run("train", places, "--model_path", tmp_path) == 0
+    printed = capsys.readouterr().out
+    assert f"{LAST}: last epoch, 10.00 %" in printed
+    assert f"{BEST}: epoch 1, chosen: best on the test set, 50.00 %" in printed
+    last, best = read_record(tmp_path / LAST), read_record(tmp_path / BEST)
+    assert (last["epoch"], last["chosen"]) == (2, "last") and (best["epoch"], best["chosen"]) == (
+        1,
+        "best on the test set",
+    )
+    a, b = read_tensors(tmp_path / LAST), read_tensors(tmp_path / BEST)
+    assert any(not torch.equal(a[name], b[name]) for name in a)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [BEST, LAST]  # no state is left
+    for name, said in ((LAST, "epoch 2, chosen: last epoch"), (BEST, "epoch 1, chosen: best on the test set, so")):
+        assert run("eval", places, "--model_path", tmp_path / name) == 0
+        assert said in capsys.readouterr().out
+
+
+def test_the_careful_protocol_tests_once_at_the_end_and_chooses_nothing(places, trained, tmp_path, capsys):
+    for name in (LAST, BEST):
+        (tmp_path / name).write_bytes((trained / name).read_bytes())
+    assert run("train", places, "--model_path", tmp_path, "--protocol", "careful") == 0
+    printed = capsys.readouterr().out
+    assert re.search(rf"replaces, at its end: .*{LAST}, .*{BEST}", printed)
+    assert re.search(r"last epoch, [\d.]+ % \(eval\), [\d.]+ % \(authors\)", printed) and "best on" not in printed
+    record = read_record(tmp_path / LAST)
+    assert record["protocol"] == "careful, epochs=2, batch_size=16" and "test_eval_percent" not in record["history"][0]
+    assert not (tmp_path / BEST).exists()  # of the earlier training
+
+
+def test_a_training_that_was_interrupted_ends_with_the_same_bytes(places, trained, tmp_path, monkeypatch, capsys):
+    def stops(*words, **named):
+        def on_epoch(row):
+            raise KeyboardInterrupt
+
+        return functools.partial(real, save_every_s=0)(*words[:-1], on_epoch, **named)
+
+    real = training.train
+    monkeypatch.setattr(training, "train", stops)
+    assert run("train", places, "--model_path", tmp_path) == 130
+    assert [path.name for path in tmp_path.iterdir()] == ["trained_model.state"]
+    monkeypatch.setattr(training, "train", real)
+    assert run("train", places, "--model_path", tmp_path) == 0
+    assert "goes on after epoch 1" in capsys.readouterr().out
+    for name in (LAST, BEST):
+        assert (tmp_path / name).read_bytes() == (trained / name).read_bytes()
+
+
+def test_a_state_of_other_settings_is_not_gone_on_with_and_it_says_so(places, trained, tmp_path, capsys):
+    (tmp_path / "trained_model.state").write_bytes((trained / LAST).read_bytes())
+    assert run("train", places, "--model_path", tmp_path) == 0
+    assert "belongs to another training" in capsys.readouterr().out
+    assert (tmp_path / LAST).read_bytes() == (trained / LAST).read_bytes()
+
+
+def test_wandb_is_one_line_where_it_is_not_installed(places, tmp_path, capsys):
+    if importlib.util.find_spec("wandb"):
+        pytest.skip("wandb is installed")
+    assert run("train", places, "--model_path", tmp_path, "--wandb") == 2
+    assert "pip install wandb" in one_line(capsys)
+
+
+def test_an_unknown_model_names_the_nearest(places, tmp_path, capsys):
+    assert run("train", places, "--model_path", tmp_path, model="RS50x") == 2
+    assert "unknown architecture 'RS50x'" in one_line(capsys)
+    assert run("eval", places, "--model_path", tmp_path, model="mobilenet_v3_smal") == 2
+    assert "did you mean mobilenet_v3_small" in one_line(capsys)
+
+
+def test_real_images_that_are_missing_are_one_line_before_any_training(places, tmp_path, capsys):
+    assert run("train", (places[0], tmp_path / "nothing"), "--model_path", tmp_path) == 2
+    assert "nothing" in one_line(capsys)
+    assert not (tmp_path / LAST).exists()
+
+
+# --- what they read ---------------------------------------------------------------------------------------------------
+
+
+def test_the_authors_pt_of_plain_tensors_is_tested_as_ours_is(places, trained, tmp_path, capsys):
+    assert run("eval", places, "--model_path", trained / LAST) == 0
+    ours = capsys.readouterr().out.splitlines()
+    torch.save(read_tensors(trained / LAST), tmp_path / "theirs.pt")
+    assert run("eval", places, "--model_path", tmp_path / "theirs.pt") == 0
+    theirs = capsys.readouterr().out.splitlines()
+    assert "no record" in theirs[0]
+    numbers = [[line for line in lines if line.startswith(("eval ", "authors "))] for lines in (ours, theirs)]
+    assert numbers[0] == numbers[1] and len(numbers[0]) == 3
+    assert run("eval", places, "--model_path", tmp_path / "theirs.pt", model="") == 2
+    assert "does not say what network" in one_line(capsys)
+
+
+def test_a_pt_that_train_writes_is_plain_tensors_and_comes_back(places, trained, tmp_path):
+    assert run("train", places, "--model_path", tmp_path / "mine.pt") == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best_on_test_mine.pt", "mine.pt"]
+    mine, ours = torch.load(tmp_path / "mine.pt", weights_only=True), read_tensors(trained / LAST)
+    assert mine.keys() == ours.keys() and all(torch.equal(mine[name], ours[name]) for name in ours)
+
+
+def test_a_pickle_of_a_whole_module_is_refused(places, trained, tmp_path, capsys):
+    torch.save(load_model(trained / LAST)[0], tmp_path / "module.pt")
+    assert run("eval", places, "--model_path", tmp_path / "module.pt") == 2
+    assert "more than plain tensors" in one_line(capsys)
+
+
+def test_a_checkpoint_of_another_network_size_or_data_set_is_refused(places, trained, tmp_path, capsys):
+    assert run("eval", places, "--model_path", trained / LAST, model="vit") == 2
+    assert "holds architecture 'resnet'; expected 'vit'" in one_line(capsys)
+    assert run("eval", places, "--model_path", trained, "--img_size", "64") == 2
+    assert "32 px images; expected 64" in one_line(capsys)
+    real = write_bars(tmp_path / "cifar", "cifar10", count=1)
+    words = ["--model_path", str(trained / LAST), "--dataset", "cifar10", "--real_data_location", str(real)]
+    assert cli.main(["eval", *words]) == 2
+    assert "zero" in (said := one_line(capsys)) and "airplane" in said
+
+
+def test_the_logits_give_every_printed_number_again(places, trained, tmp_path, capsys):
+    assert run("eval", places, "--model_path", trained / LAST, "--logits", tmp_path / "logits.safetensors") == 0
+    printed = capsys.readouterr().out
+    logits = load_logits(tmp_path / "logits.safetensors")
+    assert len(logits.labels) == 30 and logits.authors.shape == (5, 30, 10)
+    for mode, values in (("eval", logits.eval), ("authors", logits.authors)):
+        accuracy = accuracy_percent(values, logits.labels)
+        _, low, high = wilson_interval(round(accuracy * 30 / 100), 30)
+        assert re.search(rf"^{mode} +{accuracy:.2f} % \[{low:.2f}, {high:.2f}\]", printed, re.M)
+
+
+def test_top5_is_said_of_more_than_ten_classes(places, trained, tmp_path, capsys):
+    real = write_bars(tmp_path / "real", "cifar100", count=1)
+    torch.save(initial_model("resnet", 100, 32, 0).state_dict(), tmp_path / "new.pth")
+    words = ["--model", "resnet", "--model_path", str(tmp_path / "new.pth"), "--dataset", "CIFAR100"]
+    assert cli.main(["eval", *words, "--real_data_location", str(real)]) == 0
+    assert capsys.readouterr().out.count("top-5") == 2
+    assert run("eval", places, "--model_path", trained) == 0
+    assert "top-5" not in capsys.readouterr().out
+
+
+def test_classes_of_ones_own_train_and_are_tested(places, tmp_path, capsys):
+    words = [
+        "--model",
+        "resnet",
+        "--dataset",
+        "own",
+        "--real_data_location",
+        str(places[1]),
+        "--model_path",
+        str(tmp_path),
+    ]
+    assert cli.main(["train", *words, "--syn_data_location", str(places[0]), "--epoch", "1"]) == 0
+    assert read_record(tmp_path / LAST)["classes"] == sorted(read_spec("digits").classes)
+    assert cli.main(["eval", *words]) == 0
+    assert "own: 30 real test images" in capsys.readouterr().out
