@@ -113,12 +113,14 @@ def _train(options: argparse.Namespace) -> None:
     images, settings, number = _training_images(settings)
     preparation = preparation_for(settings, images.images.shape[-1])
     own = images.classes if settings.dataset == "own" else []
-    real = load_real(settings.dataset, settings.split, settings.real_dir, own, preparation.resized)
-    test = tester(real, images.classes)
+    test, told = None, "no real images: tested later, by `synthlib eval`"
+    if settings.test_every or settings.real_dir or settings.dataset != "own":
+        real = load_real(settings.dataset, settings.split, settings.real_dir, own, preparation.resized)
+        test, told = tester(real, images.classes), f"{len(real.labels):,} real test images of {settings.dataset}"
+    print(f"{len(images.labels):,} images of {len(images.classes)} classes (trick {settings.trick}), {told}")
     print(
-        f"{len(images.labels):,} images of {len(images.classes)} classes (trick {settings.trick}), "
-        f"{len(real.labels):,} real test images of {settings.dataset}\n{settings.architecture} for {preparation.image_size} px, "
-        f"init {settings.init}, protocol {settings.protocol_label()}, seed {settings.seed}"
+        f"{settings.architecture} for {preparation.image_size} px, init {settings.init}, protocol "
+        f"{settings.protocol_label()}, seed {settings.seed}"
     )
     if there := [os.path.relpath(path) for path in (last, best) if path.exists()]:
         print(f"this training replaces, at its end: {', '.join(there)}")
@@ -130,10 +132,10 @@ def _train(options: argparse.Namespace) -> None:
     _write(trained, settings, images, number, last, best)
     state_file.unlink(missing_ok=True)
     tested = trained.history[-1]
-    if not settings.test_every:
+    if test and not settings.test_every:
         model, _ = load_model(last, settings.architecture, images.classes, preparation.image_size)
         tested = test(model.to(device_named(settings.device)), preparation)
-    print(f"{os.path.relpath(last)}: last epoch, {_tested(tested)}")
+    print(f"{os.path.relpath(last)}: last epoch, {_tested(tested) if test else 'not tested yet'}")
     if trained.best:
         at_best = _tested(trained.history[trained.best_epoch - 1])
         print(f"{os.path.relpath(best)}: epoch {trained.best_epoch}, chosen: {BEST_CHOSEN}, {at_best}")

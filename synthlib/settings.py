@@ -353,7 +353,8 @@ class EvaluateSettings(_FromParameters):
             self.split,
             "'rest' where real images of the pool were trained on",
         )
-        _check(not (real and self.measures), "measures", self.measures, "[] where no image was generated")
+        if real:  # nothing was generated, so there is nothing to measure
+            object.__setattr__(self, "measures", [])
         _fill(self, "run_dir", paths.run_dir("interactive", "03_eval", *condition, self.architecture))
         _fill(self, "trained_dir", paths.run_dir("interactive", "02_train", *condition, self.architecture))
         if not real:

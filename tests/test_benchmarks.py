@@ -123,6 +123,58 @@ def test_the_peak_is_the_cards_own_or_unknown(card, peak, monkeypatch):
     assert runpy.run_path(str(FOLDER / "bench_sd15_gpu.py"))["peak_of"](card) == peak
 
 
+def test_the_loader_benchmark_compares_the_same_images(run):
+    result = run("bench_loader", "--images", "70", "--repeats", "2", "--device", "cpu")
+    check_described(result, "bench_loader")
+    assert result["settings"]["device"] == "cpu" and result["settings"]["num_workers"] == 0
+    check_positive(result["seconds_to_decode_once"], result["png_bytes"], result["ratio_of_fastest"])
+    for name in ("ratio_vs_per_item", "ratio_over_50_epochs_with_decoding"):
+        check_spread(result["ratios"][name], 2)
+        assert result[name] == result["ratios"][name]["median"]
+    assert result["ratio_over_50_epochs_with_decoding"] < result["ratio_vs_per_item"]
+    for name in ("ours", "per_item"):
+        seconds, speed = result["seconds"][name], result["images_per_second"][name]
+        check_spread(seconds, 2)
+        assert speed["max"] == pytest.approx(70 / seconds["min"], rel=1e-3)
+    # crops of the same images, normalised alike: as bright and as varied, up to chance
+    assert result["mean_and_std_of_batches"]["ours"] == pytest.approx(
+        result["mean_and_std_of_batches"]["per_item"], abs=0.15
+    )
+
+
+def test_the_training_benchmark_sets_our_loop_against_the_bare_step(run):
+    given = ("--architectures", "mobilenet_v3_small", "resnet", "--steps", "2", "--rounds", "2", "--batch", "4")
+    result = run("bench_train", *given, "--device", "cpu")
+    check_described(result, "bench_train")
+    assert result["settings"]["clock"] == "cpu"
+    assert result["settings"]["steps_per_epoch"] == {"mobilenet_v3_small": 2, "resnet": 2}
+    assert set(result["overhead_percent"]) == set(result["architectures"]) == {"mobilenet_v3_small", "resnet"}
+    for name, row in result["architectures"].items():
+        assert row["precision"] == "float32" and result["overhead_percent"][name] == row["overheads"]["cpu"]["median"]
+        for clock, over in row["overheads"].items():
+            ours, bare = (row["ms_per_step"][clock][kind] for kind in ("ours", "bare"))
+            check_spread(ours, 2)
+            check_spread(bare, 3)
+            # no spell of ours is further from the bare ones than the extremes of both
+            least, most = (100 * (a / b - 1) for a, b in ((ours["min"], bare["max"]), (ours["max"], bare["min"])))
+            assert over["n"] == 2 and least - 0.1 <= over["min"] <= over["median"] <= over["max"] <= most + 0.1
+            assert row["fastest"][clock] == pytest.approx(100 * (ours["min"] / bare["min"] - 1), abs=0.1)
+
+
+def test_an_overhead_is_against_the_bare_steps_before_and_after(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    overheads = runpy.run_path(str(FOLDER / "bench_train.py"))["overheads"]
+    assert overheads([1.0, 2.2, 3.0, 4.0, 5.0]) == pytest.approx([10, 0])  # bare, ours, bare, ours, bare
+
+
+@pytest.mark.parametrize("name", ["bench_loader", "bench_train"])
+def test_without_a_gpu_a_benchmark_asked_for_one_says_so_in_one_line(name):
+    command = [sys.executable, str(FOLDER / f"{name}.py"), "--json", "--device", "cuda"]
+    done = subprocess.run(command, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""}, capture_output=True, text=True)
+    assert done.returncode != 0 and done.stdout == ""
+    assert "torch finds no GPU" in done.stderr and len(done.stderr.strip().splitlines()) == 1
+
+
 @pytest.mark.realdata
 def test_the_storage_benchmark_counts_whole_shards(run):
     result = run("bench_storage", "--images", "40", "--rows", "20")
@@ -143,6 +195,13 @@ def test_every_benchmark_has_a_result_whose_figures_the_page_shows():
     for ratio in ("ratio_vs_batched", "ratio_vs_loop", "ratio_one_fifth_guidance_1"):
         found = sampler["ratios"][ratio]
         assert f"{found['median']:.2f} ({found['min']:.2f} to {found['max']:.2f})" in page, ratio
+    loader, train = RESULTS["bench_loader_cpu1"], RESULTS["bench_train_cpu1"]
+    for name, found in loader["ratios"].items():
+        assert f"{found['median']:.1f} ({found['min']:.1f} to {found['max']:.1f})" in page, name
+    for name, row in train["architectures"].items():
+        cpu, wall = (row["overheads"][clock] for clock in ("cpu", "wall"))
+        shown = [f"{found['median']:.1f} ({found['min']:.1f} to {found['max']:.1f})" for found in (cpu, wall)]
+        assert f"| {name} | {row['steps_per_epoch']} | {' | '.join(shown)} |" in page
     for size in plan["sizes"]:
         assert f"| {size['rows']:,} | {size['seconds']:.2f} | {size['rows_per_second'] / 1e6:.2f} |" in page
     assert "No GPU was at hand" in page and RESULTS["bench_sd15_gpu_toy_cpu"]["toy"] is True

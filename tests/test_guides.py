@@ -2,11 +2,13 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import ROOT
 from PIL import Image
@@ -14,6 +16,7 @@ from test_downloads import png, serve
 from test_exchange import write_folder
 
 from synthlib.data.datasets import read_spec
+from synthlib.data.real import load_real
 
 BLOCK = re.compile(r"(?P<reason><!--[^>]*-->\n)?```(?P<kind>bash|python)\n(?P<text>.*?)```", re.S)
 
@@ -61,3 +64,34 @@ def test_the_guide_to_exchanging_sets(own_root, record_server):
     assert "own-class_prompt-three-r0-000000: same pixels" in said
     assert Image.open(own_root / "digits.png").width > 300 and Image.open(own_root / "redrawn.png").size == (32, 32)
     assert (own_root / "digits.json").is_file() and not list(own_root.glob("*.part"))
+
+
+def own_experiments(root):
+    """The checkout's experiments as a folder of one's own, where a guide may add one."""
+    (root / "experiments").unlink()
+    shutil.copytree(ROOT / "experiments", root / "experiments")
+
+
+@pytest.mark.runs
+def test_the_guide_to_own_data(own_root):
+    own_experiments(own_root)
+    real = load_real("digits", "test", classes=["three", "seven", "eight"])
+    for number, (image, label) in enumerate(zip(real.images, real.labels, strict=True)):
+        folder = own_root / "my_photos" / real.classes[label]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image.permute(1, 2, 0).numpy()).resize((32 + number % 3,) * 2).save(folder / f"{number}.png")
+    said = type_all("own_data.md", own_root)
+    table = pd.read_csv(own_root / "figures/three_classes/accuracy_by_trick.csv")
+    assert (table["n_test"] == len(real.labels)).all() and set(table["trick"]) == {"base_class", "multi_domain"}
+    assert "my_models/trained_model.safetensors" in said
+    rows = pd.read_csv(own_root / "papermill_runs/mine/03_eval/results.csv")
+    assert rows["n_test"].unique().tolist() == [len(real.labels)] and rows["training_seed"].nunique() == 3
+
+
+@pytest.mark.runs
+def test_the_guide_to_training(own_root):
+    said = type_all("training.md", own_root)
+    rows = pd.read_csv(own_root / "papermill_runs/base/03_eval/results.csv")
+    assert set(rows["trick"]) == {"few_shot"} and (rows["n_train"] == 50).all() and rows["replicate"].nunique() == 3
+    assert "02_train/cifar10-base_class-resnet50" in said and "cifar10_generated_merged_32A" in said
+    assert "glyph" in said and list(own_root.glob("papermill_runs/baselines/referee/*/label_noise.csv"))

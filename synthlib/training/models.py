@@ -84,7 +84,7 @@ def _tried(model: nn.Module, name: str, image_size: int) -> nn.Module:
 
 def _unfit(name: str, image_size: int, error: Exception) -> InputError:
     why = (str(error) or type(error).__name__).splitlines()[0]
-    return InputError(f"{name} takes no images of {image_size} px ({why[:120]}); choose another image_size or model.")
+    return InputError(f"{name} cannot be built for {image_size} px ({why[:120]}); choose another image_size or model.")
 
 
 _BUILDERS: dict[str, Callable[[str, int, int], nn.Module]] = {

@@ -29,9 +29,9 @@ from synthlib.training.optimise import AdamW, Average, learning_rate_at
 Test = Callable[[torch.nn.Module, Preparation], dict[str, float]]
 CHOOSES = "test_authors_percent"  # of what `test` returns: the best epoch has the highest, as in the authors' code
 SHRUNK_TOGETHER = 1000  # images; a whole set as float32 would take four times its memory
-# What of the settings decides the weights; with the images, the seed, the thread count and torch's version.
 # What errors of too little memory say that are no OutOfMemoryError: of CPUs, of CUDA, of its libraries.
 NO_MEMORY = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
+# What of the settings decides the weights; with the images, the seed, the thread count and torch's version.
 DECIDING = ("architecture", "init", "weights", "epochs", "batch_size", "learning_rate", "weight_decay", "warmup", "schedule",
             "transform", "image_size", "normalisation", "crop_scale_min", "flip", "ema_decay", "test_every")  # fmt: skip
 
