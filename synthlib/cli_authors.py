@@ -13,7 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from synthlib import paths, receipts
-from synthlib.settings import UNKNOWN, EvaluateSettings, InputError, TrainSettings, architecture_name, trick_name
+from synthlib.settings import (
+    REAL_TRICKS,
+    SPLITS,
+    UNKNOWN,
+    EvaluateSettings,
+    InputError,
+    TrainSettings,
+    architecture_name,
+    trick_name,
+)
 
 if TYPE_CHECKING:  # torch takes seconds, that other commands need not wait for
     import torch
@@ -24,7 +33,6 @@ if TYPE_CHECKING:  # torch takes seconds, that other commands need not wait for
 
 LAST = "trained_model.safetensors"  # beside it best_on_test_model.safetensors
 FILES = (".safetensors", ".pt", ".pth")  # a --model_path that ends so names the checkpoint, any other its folder
-BEST_CHOSEN = "best on the test set"  # as replicates.py labels it
 WITHOUT_RECORD = 32  # pixels, of CIFAR: the network's input where a file has no record and --img_size is not given
 
 
@@ -105,7 +113,7 @@ def _train(options: argparse.Namespace) -> None:
     from synthlib.data.real import load_real
     from synthlib.devices import device_named
     from synthlib.evaluation.predict import tester
-    from synthlib.training.checkpoint import load_model
+    from synthlib.training.checkpoint import BEST_ON_TEST, load_model
     from synthlib.training.logs import epoch_logger
     from synthlib.training.train import preparation_for, train
 
@@ -138,7 +146,7 @@ def _train(options: argparse.Namespace) -> None:
     print(f"{os.path.relpath(last)}: last epoch, {_tested(tested) if test else 'not tested yet'}")
     if trained.best:
         at_best = _tested(trained.history[trained.best_epoch - 1])
-        print(f"{os.path.relpath(best)}: epoch {trained.best_epoch}, chosen: {BEST_CHOSEN}, {at_best}")
+        print(f"{os.path.relpath(best)}: epoch {trained.best_epoch}, chosen: {BEST_ON_TEST}, {at_best}")
     where = f" --real_data_location {options.real_data_location}" if options.real_data_location else ""
     size = "" if last.suffix == ".safetensors" else f" --img_size {preparation.image_size}"  # no record says it
     print(f"Intervals and more: synthlib eval --model {options.model} --model_path {os.path.relpath(last)} "
@@ -233,12 +241,13 @@ def _write(
     trained: "Trained", settings: TrainSettings, images: "SyntheticSet", number: int, last: Path, best: Path
 ) -> None:
     """The checkpoints, each with its record; the one of the best epoch first, so that the last one is there last."""
+    from synthlib.training.checkpoint import BEST_ON_TEST
     from synthlib.training.replicates import record_facts
 
-    record = {"dataset": settings.dataset, "trick": settings.trick, "replicate": 0, "image_replicate": number}
+    record = {"replicate": 0, "image_replicate": number}
     record |= {"training_seed": settings.seed} | record_facts(trained, settings, images)
     if trained.best:
-        told = record | {"epoch": trained.best_epoch, "chosen": BEST_CHOSEN}
+        told = record | {"epoch": trained.best_epoch, "chosen": BEST_ON_TEST}
         receipts.write_atomic(best, _file_bytes(best, trained.best, told))
     receipts.write_atomic(last, _file_bytes(last, trained.state, record))
     if not trained.best:
@@ -286,7 +295,8 @@ def _eval(options: argparse.Namespace) -> None:
     model, record = _open(path, options, settings)
     preparation = preparation_of(record)
     own = record["classes"] if settings.dataset == "own" else []
-    real = load_real(settings.dataset, settings.split, settings.real_dir, own, preparation.resized)
+    split = SPLITS[record.get("trick") in REAL_TRICKS]  # what learned from the real pool is not tested on it
+    real = load_real(settings.dataset, split, settings.real_dir, own, preparation.resized)
     require_classes(record["classes"], real, path.name)
     print(f"{path.name}: {_said_of(record)}\n{settings.dataset}: {len(real.labels):,} real test images", flush=True)
     model = model.to(device_named(settings.device))

@@ -42,7 +42,9 @@ COSTLY = {
         "training.miniatures",
         "training.imagenet",
         "training.optimise",
+        "training.checkpoint",
         "training.train",
+        "training.replicates",
     ),
     "logits": (
         "training.augment",

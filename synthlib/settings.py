@@ -286,7 +286,7 @@ class TrainSettings(_FromParameters):
         choose("precision", self.precision, ("auto", *PRECISIONS))
         for name in self.log_to:
             choose("logger", name, LOGGERS)
-        least = {"images_per_class": 0, "unused_images": 0, "replicates": 0, "seed": 0, "epochs": 1, "batch_size": 1}
+        least = {"images_per_class": 0, "unused_images": 0, "replicates": 0, "seed": 0, "epochs": 1, "batch_size": 2}
         _counts(self, least | {"weight_decay": 0, "image_size": 0, "test_every": 0, "threads": 1})
         _check(0 < self.learning_rate < 10, "learning_rate", self.learning_rate, "a number between 0 and 10")
         _check(0 < self.crop_scale_min <= 1, "crop_scale_min", self.crop_scale_min, "a number above 0 and at most 1")

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from synthlib import paths
+from synthlib import digests, paths
 from synthlib.data import readers
 from synthlib.data.datasets import read_spec
 from synthlib.data.imports import match_classes
@@ -31,6 +31,10 @@ class ImageSet:
     labels: torch.Tensor
     classes: list[str]
     ids: list[str]
+
+    def digest(self) -> str:
+        """sha256 of pixels and labels."""
+        return digests.sha256_bytes(self.images.numpy().tobytes() + self.labels.numpy().tobytes())
 
 
 def load_real(

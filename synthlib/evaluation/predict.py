@@ -5,11 +5,14 @@ so batch norm uses the statistics of each shuffled batch of test images, and dro
 """
 
 import copy
-from collections.abc import Callable
+import functools
+from dataclasses import dataclass
 
 import torch
 
+from synthlib import digests
 from synthlib.data.real import ImageSet
+from synthlib.evaluation.evaluate import accuracy_percent
 from synthlib.settings import InputError
 from synthlib.training.augment import Preparation, batches, seeded
 from synthlib.training.models import memory_format
@@ -58,24 +61,32 @@ def predict_authors(
     return torch.stack(logits), order
 
 
-def tester(real: ImageSet, classes: list[str]) -> Callable[[torch.nn.Module, Preparation], dict[str, float]]:
-    """A function for `train`'s argument `test`: accuracy in percent of a network in both modes, in one shuffle.
+@dataclass(frozen=True)
+class Tester:
+    """What `train` takes as `test`: a network's accuracy in percent on real images in both modes, in one shuffle.
 
     It sees test images while training, as the authors' code does to choose its best epoch; nothing is learned from them.
-    InputError: the network's classes are not those of the real images.
     """
-    require_classes(classes, real, "the training set")
 
-    def test(model: torch.nn.Module, preparation: Preparation) -> dict[str, float]:
+    real: ImageSet
+
+    def __call__(self, model: torch.nn.Module, preparation: Preparation) -> dict[str, float]:
         found = {
-            "test_eval_percent": predict_eval(model, real.images, preparation),
-            "test_authors_percent": predict_authors(model, real.images, preparation, shuffles=1)[0][0],
+            "test_eval_percent": predict_eval(model, self.real.images, preparation),
+            "test_authors_percent": predict_authors(model, self.real.images, preparation, shuffles=1)[0][0],
         }
-        return {
-            name: round(100 * (got.argmax(1) == real.labels).double().mean().item(), 4) for name, got in found.items()
-        }
+        return {name: round(accuracy_percent(logits, self.real.labels), 4) for name, logits in found.items()}
 
-    return test
+    @functools.cached_property
+    def digest(self) -> str:
+        """Of the images, the labels, and the code that looks at them: a best epoch depends on all three."""
+        return digests.sha256_json([self.real.digest(), digests.module_digest("synthlib.evaluation.predict")])
+
+
+def tester(real: ImageSet, classes: list[str]) -> Tester:
+    """A Tester for a network of these classes. InputError: they are not those of the real images."""
+    require_classes(classes, real, "the training set")
+    return Tester(real)
 
 
 def require_classes(classes: list[str], real: ImageSet, what: str) -> None:

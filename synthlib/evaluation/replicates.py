@@ -13,8 +13,8 @@ from synthlib.evaluation.calibration import calibration_rows
 from synthlib.evaluation.evaluate import Classifier, Logits, load_logits, logits_bytes, per_class_rows, result_rows
 from synthlib.evaluation.predict import EVAL_BATCH_SIZE, predict_authors, predict_eval, require_classes
 from synthlib.progress import progress
-from synthlib.settings import REAL_TRICKS, EvaluateSettings
-from synthlib.training.checkpoint import load_model, preparation_of, read_record
+from synthlib.settings import REAL_TRICKS, EvaluateSettings, TrainSettings
+from synthlib.training.checkpoint import LAST, load_model, preparation_of, read_record
 
 ORIGINS = {
     "01_generate": "drawn",
@@ -40,15 +40,16 @@ def evaluate_replicates(real: ImageSet, settings: EvaluateSettings, folder: Path
     torch.set_num_threads(settings.threads)
     kept = {name: getattr(settings, name) for name in ("batch_size", "shuffles", "seed", "threads")}
     kept |= {"device": hardware_name(settings.device), "eval_batch_size": EVAL_BATCH_SIZE}
-    kept["images"] = digests.sha256_bytes(real.images.numpy().tobytes() + real.labels.numpy().tobytes())
+    kept["images"] = real.digest()
     images, seed = _origin(settings)
+    protocol = TrainSettings(**receipts.read_receipt(settings.trained_dir)["parameters"]).protocol_label()
     files, tables = [], {"results.csv": [], "per_class.csv": [], "calibration.csv": []}
     names = receipts.output_names(settings.trained_dir, ".safetensors")
     for name in progress(names, f"{settings.dataset} {settings.trick} {settings.architecture}", unit="checkpoint"):
         checkpoint = receipts.read_output(settings.trained_dir, name)
         record = read_record(checkpoint)
         require_classes(record["classes"], real, checkpoint.name)
-        best = record["chosen"] != "last"
+        best = record["chosen"] != LAST
         path = folder / f"logits-{'best-' if best else ''}r{record['replicate']}.safetensors"
         key = receipts.file_key("logits", kept | {"checkpoint": digests.sha256_file(checkpoint)})
         if not receipts.is_current(path, key):
@@ -62,7 +63,7 @@ def evaluate_replicates(real: ImageSet, settings: EvaluateSettings, folder: Path
             images=images,
             architecture=settings.architecture,
             init=record["init"],
-            protocol=record["protocol"],
+            protocol=protocol,
             replicate=record["replicate"],
             generation_seed=f"{seed}:{record['image_replicate']}",
             training_seed=record["training_seed"],

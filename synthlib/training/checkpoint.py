@@ -15,6 +15,7 @@ from synthlib.training.models import build_model, memory_format
 
 # One key, because safetensors writes the keys of its metadata in an order that changes from process to process.
 METADATA = "synthlib"
+LAST, BEST_ON_TEST = "last", "best on the test set"  # which epoch a checkpoint holds, as its record's `chosen` says it
 
 
 def model_bytes(state: dict[str, torch.Tensor], record: dict) -> bytes:
@@ -42,10 +43,10 @@ def load_model(
 ) -> tuple[torch.nn.Module, dict]:
     """The network of a checkpoint file, on the CPU, in eval mode, and its record.
 
-    A file without a record (the authors' .pt, a state dict) needs `architecture`, `classes` and `image_size`; where a record
-    is there too, what is given must agree with it.
+    A file without a record (the authors' .pt, a state dict) needs `architecture`, `classes` and `image_size`; where there is a
+    record, architecture and number of classes must agree with it, and its image size counts.
 
-    InputError: no whole file of tensors is there, or it holds another architecture, other classes or another image size.
+    InputError: no whole file of tensors is there, or it holds another architecture or another number of classes.
     """
     record = read_record(path) if path.suffix == ".safetensors" and path.is_file() else {}
     state = read_tensors(path)

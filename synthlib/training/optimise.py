@@ -80,7 +80,10 @@ class AdamW:
 
 
 class Average:
-    """An exponential moving average of a network's parameters (Polyak & Juditsky 1992); decay 0 keeps none."""
+    """An exponential moving average of a network's parameters (Polyak & Juditsky 1992); decay 0 keeps none.
+
+    Batch norm's running averages are not averaged: they stay those of the network's own weights.
+    """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.model, self.decay = model, decay

@@ -14,7 +14,7 @@ from synthlib.data.shards import SyntheticSet, read_shards
 from synthlib.devices import device_named, hardware_name
 from synthlib.progress import progress
 from synthlib.settings import REAL_TRICKS, InputError, TrainSettings
-from synthlib.training.checkpoint import model_bytes, read_record
+from synthlib.training.checkpoint import BEST_ON_TEST, LAST, model_bytes, read_record
 from synthlib.training.logs import epoch_logger
 from synthlib.training.models import mixed_precision
 from synthlib.training.train import Test, Trained, train
@@ -49,7 +49,11 @@ def train_replicates(
     """
     torch.set_num_threads(settings.threads)
     kept = {name: value for name, value in asdict(settings).items() if name not in PLACES}
-    kept |= {"device": hardware_name(settings.device), "classes": images.classes, "tested": test is not None}
+    kept |= {
+        "device": hardware_name(settings.device),
+        "classes": images.classes,
+        "tested_on": getattr(test, "digest", ""),
+    }
     kept |= {"weights": receipts.weights_digest(settings.weights)}
     dtype = mixed_precision(settings.architecture, device_named(settings.device), settings.precision)
     kept |= {"precision": str(dtype).removeprefix("torch.")}  # "auto" is not the same on all CPUs
@@ -127,7 +131,7 @@ def _train_one(
     record |= record_facts(trained, settings, images)
     seconds = time.monotonic() - start
     if trained.best:
-        told = record | {"epoch": trained.best_epoch, "chosen": "best on the test set"}
+        told = record | {"epoch": trained.best_epoch, "chosen": BEST_ON_TEST}
         receipts.write_keyed(best, model_bytes(trained.best, told), key, 0.0)
     receipts.write_keyed(path, model_bytes(trained.state, record), key, seconds)
     for left in path.parent.glob(f"{path.stem}.*.state"):
@@ -137,6 +141,8 @@ def _train_one(
 def record_facts(trained: Trained, settings: TrainSettings, images: SyntheticSet) -> dict:
     """What a checkpoint's record says of its training, beside who it is."""
     return {
+        "dataset": settings.dataset,
+        "trick": settings.trick,
         "architecture": settings.architecture,
         "init": settings.init,
         "protocol": settings.protocol_label(),
@@ -145,6 +151,6 @@ def record_facts(trained: Trained, settings: TrainSettings, images: SyntheticSet
         "n_train": len(images.labels),
         "n_steps": trained.n_steps,
         "epoch": settings.epochs,
-        "chosen": "last",
+        "chosen": LAST,
         "history": trained.history,
     }

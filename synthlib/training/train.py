@@ -55,7 +55,8 @@ def preparation_for(settings: TrainSettings, size: int) -> Preparation:
     """How images of `size` pixels become the network's input.
 
     The network's size is `image_size`, else that of the images (rotated_crop: 224, as in the authors' code); the
-    normalisation is the one asked for, else that of the initial weights, else the transform's.
+    normalisation is the one asked for, else with resized_crop that of the initial weights, else the transform's: the authors'
+    code has none for EuroSAT, whatever it starts from.
     """
     own = 224 if settings.transform == "rotated_crop" else size
     normalisation = settings.normalisation
@@ -94,7 +95,7 @@ def train(
     except (torch.OutOfMemoryError, RuntimeError) as error:
         if not isinstance(error, torch.OutOfMemoryError) and not any(words in str(error) for words in NO_MEMORY):
             raise
-        smaller = f"batch_size {settings.batch_size // 2}, " if settings.batch_size > 1 else ""
+        smaller = f"batch_size {settings.batch_size // 2}, " if settings.batch_size > 3 else ""
         raise InputError(
             f"{settings.architecture} ran out of memory at batch size {settings.batch_size} on "
             f"{device_named(settings.device)}; try {smaller}a smaller image_size or a smaller architecture."
@@ -126,7 +127,7 @@ def _train(
     model = model.to(device, memory_format=layout).train()
     dtype = mixed_precision(settings.architecture, device, settings.precision)
     optimiser, average = AdamW(model, dtype), Average(model, settings.ema_decay)
-    where = [hardware_name(settings.device), str(dtype), test is not None]
+    where = [hardware_name(settings.device), str(dtype), getattr(test, "digest", test is not None)]
     key = _key(images, labels, n_classes, settings, training_seed, where) if state_file else ""
     found = load_state(state_file, key) if state_file and state_file.exists() else None
     history, best, best_epoch = _go_on(found, model, optimiser, average) if found else ([], None, None)
@@ -250,7 +251,7 @@ def _key(
 ) -> str:
     """Everything that decides the weights: a state file with another key belongs to another training.
 
-    where: on what hardware, in what type, and whether there is a test; "auto" is not the same everywhere.
+    where: on what hardware, in what type, and what it is tested on; "auto" is not the same everywhere.
     """
     values = [getattr(settings, name) for name in DECIDING] + where
     values += [n_classes, training_seed, torch.get_num_threads(), torch.__version__, list(images.shape)]
