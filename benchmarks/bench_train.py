@@ -208,7 +208,7 @@ def table(result: dict[str, Any]) -> str:
 
 def main() -> None:
     given = options()
-    from synthlib.settings import InputError
+    from synthlib.inputs import InputError
 
     try:
         report(lambda: measure(given), table, given.json)

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from synthlib import cli_authors, cli_classifiers, cli_sets, interrupts, paths
-from synthlib.settings import InputError
+from synthlib.inputs import InputError
 
 
 def main(arguments: list[str] | None = None) -> int:

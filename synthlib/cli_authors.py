@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from synthlib import paths, receipts
+from synthlib.inputs import InputError
 from synthlib.settings import (
     REAL_TRICKS,
     SPLITS,
     UNKNOWN,
     EvaluateSettings,
-    InputError,
     TrainSettings,
     architecture_name,
     trick_name,

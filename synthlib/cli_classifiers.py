@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from synthlib import digests, paths, receipts
-from synthlib.settings import InputError, choose
+from synthlib.inputs import InputError, choose
 
 REFEREES = ("glyph", "clip")  # or a checkpoint's file
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from synthlib import paths, receipts
-from synthlib.settings import TRICKS, UNKNOWN, GenerateSettings, InputError, trick_name
+from synthlib.inputs import InputError
+from synthlib.settings import TRICKS, UNKNOWN, GenerateSettings, trick_name
 
 EXPORTS = ("folder", "eurosat", "huggingface", "npz")
 

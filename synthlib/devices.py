@@ -2,7 +2,7 @@
 
 import torch
 
-from synthlib.settings import InputError
+from synthlib.inputs import InputError
 
 # From this CUDA compute capability on: (precision of Stable Diffusion v1, precision of newer families, compile pays).
 # Tensor cores do float16 from 7.0 (V100, T4) and bfloat16 from 8.0 (A100) on. Newer families (SD3, Flux) overflow in

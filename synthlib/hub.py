@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from synthlib import digests, paths, transfer
-from synthlib.settings import InputError
+from synthlib.inputs import InputError
 
 INDEX = "model_index.json"
 HUB_ID = re.compile(r"(?!.*(?:--|\.\.))(?!.{97})\w(?:[\w.-]*\w)?/\w(?:[\w.-]*\w)?", re.ASCII)

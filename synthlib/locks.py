@@ -10,7 +10,7 @@ from pathlib import Path
 import filelock
 import psutil
 
-from synthlib.settings import InputError
+from synthlib.inputs import InputError
 
 DRIVER_VARIABLE = "SYNTHLIB_DRIVER"  # "pid:start time" of the process that started this one to do a step
 

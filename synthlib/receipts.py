@@ -17,9 +17,10 @@ from typing import Any
 import psutil
 
 from synthlib import digests, hub, paths
+from synthlib.inputs import InputError, read_yaml
 from synthlib.locks import Lock, claim
 from synthlib.provenance import recorded
-from synthlib.settings import REAL_TRICKS, SETTINGS, InputError, read_yaml
+from synthlib.settings import REAL_TRICKS, SETTINGS
 
 RECEIPT = "receipt.json"
 # The code that decides the bytes of each kind of costly file. Never settings, receipts, paths or cli.

@@ -3,19 +3,16 @@
 The defaults live in one place only, the parameters cell of each notebook; nothing here has any.
 """
 
-import ast
 import dataclasses
 import difflib
 import functools
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Self
 
-import yaml
-
 from synthlib import paths
+from synthlib.inputs import InputError, cast, choose, read_yaml, require
 
 TRICKS = ("base_class", "class_prompt", "multi_domain", "random_guidance", "merged", "merged_full")
 MERGED_TRICKS = ("class_prompt", "multi_domain", "random_guidance")  # what merged and merged_full are made of
@@ -43,42 +40,6 @@ NOISES = ("per_image", "compvis")
 GUIDANCE_DRAWS = ("uniform", "integer", "per_run_integer")
 PRECISIONS = ("float32", "float16", "bfloat16")
 RESIZES = ("", "32A", "64")
-
-
-class InputError(Exception):
-    """Something given to synthlib is wrong: one line that says what, what was expected and what to do."""
-
-    def _render_traceback_(self) -> list[str]:
-        """IPython shows this in place of a traceback."""
-        return [f"InputError: {self}"]
-
-
-def choose(kind: str, name: str, known: Iterable[str]) -> str:
-    """`name` if it is known; else InputError with the nearest known name and the whole list."""
-    known = list(known)
-    if name in known:
-        return name
-    near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise InputError(f"unknown {kind} {name!r}{hint} Known: {', '.join(known)}.".replace("' Known", "'. Known"))
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file. InputError names the file, and the line where it is malformed."""
-    try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(
-            f"no file {path}; expected one of: {', '.join(sorted(p.stem for p in path.parent.glob('*.yaml')))}."
-        )
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "not YAML"
-        raise InputError(f"{path}{line}: {problem}; expected well-formed YAML, mend that line.")
-    if not isinstance(value, dict):
-        raise InputError(f"{path}: holds {type(value).__name__}; expected a mapping of names to values.")
-    return value
 
 
 def trick_name(name: str) -> str:
@@ -120,11 +81,6 @@ def transform_of(dataset: str) -> str:
     return read_yaml(file).get("transform", TRANSFORMS[0]) if file else TRANSFORMS[0]
 
 
-def _check(condition: bool, name: str, value: object, expected: str) -> None:
-    if not condition:
-        raise InputError(f"{name} is {value!r}; expected {expected}.")
-
-
 def _fill(settings: object, name: str, value: object) -> None:
     """Set a parameter that was left empty; by hand, folders follow from data set, trick and architecture."""
     if not getattr(settings, name):
@@ -134,7 +90,7 @@ def _fill(settings: object, name: str, value: object) -> None:
 def _counts(settings: object, at_least: Mapping[str, float]) -> None:
     for name, low in at_least.items():
         value = getattr(settings, name)
-        _check(math.isfinite(value) and value >= low, name, value, f"a number of at least {low}")
+        require(math.isfinite(value) and value >= low, name, value, f"a number of at least {low}")
 
 
 class _FromParameters:
@@ -148,30 +104,6 @@ class _FromParameters:
         if missing:
             raise InputError(f"{cls.__name__} lacks {', '.join(missing)}; give them in the notebook's parameters cell.")
         return cls(**{name: cast(name, parameters[name], kind) for name, kind in fields.items()})
-
-
-def cast(name: str, value: Any, kind: type) -> Any:
-    """`value` as `kind` (str, int, float, bool or list), losing nothing; InputError where that cannot be."""
-    if kind is list:
-        _check(isinstance(value, (list, tuple)), name, value, "a list")
-        return list(value)
-    if kind is float and isinstance(value, (int, float, str)) and not isinstance(value, bool):
-        try:
-            return float(value)  # YAML 1.1 reads 1e-4 as a string
-        except ValueError:
-            pass
-    if kind is int and not isinstance(value, bool):
-        if isinstance(value, float) and value.is_integer():
-            return int(value)
-        if isinstance(value, str):
-            try:
-                return int(ast.literal_eval(value))
-            except (ValueError, SyntaxError):
-                pass
-    _check(
-        isinstance(value, kind) and not (kind is int and isinstance(value, bool)), name, value, f"type {kind.__name__}"
-    )
-    return value
 
 
 @dataclass(frozen=True)
@@ -215,15 +147,15 @@ class GenerateSettings(_FromParameters):
         least = {"images_per_class": 1, "replicates": 1, "seed": 0, "guidance_scale": 1, "min_scale": 1, "max_scale": 1}
         least |= {"num_inference_steps": 1, "height": 0, "width": 0, "batch_size": 1, "shard_rows": 1, "threads": 1}
         _counts(self, least)
-        _check(self.num_inference_steps < 1000, "num_inference_steps", self.num_inference_steps, "fewer than 1000")
-        _check(self.min_scale <= self.max_scale, "min_scale", self.min_scale, f"at most max_scale ({self.max_scale})")
+        require(self.num_inference_steps < 1000, "num_inference_steps", self.num_inference_steps, "fewer than 1000")
+        require(self.min_scale <= self.max_scale, "min_scale", self.min_scale, f"at most max_scale ({self.max_scale})")
         integers = math.floor(self.max_scale) - math.ceil(self.min_scale) >= 0
-        _check(integers or self.guidance_draw == "uniform", "min_scale", self.min_scale, "an integer up to max_scale")
-        _check(self.seed < 2**63, "seed", self.seed, "a number below 2**63")
+        require(integers or self.guidance_draw == "uniform", "min_scale", self.min_scale, "an integer up to max_scale")
+        require(self.seed < 2**63, "seed", self.seed, "a number below 2**63")
         whole = self.noise != "compvis" or 1000 % self.num_inference_steps == 0
-        _check(whole, "num_inference_steps", self.num_inference_steps, "a divisor of 1000 with noise 'compvis'")
+        require(whole, "num_inference_steps", self.num_inference_steps, "a divisor of 1000 with noise 'compvis'")
         until = self.lossy_guidance_until
-        _check(0 <= until <= 1, "lossy_guidance_until", until, "a share of the steps, 0 to 1 (1: guide all, lossless)")
+        require(0 <= until <= 1, "lossy_guidance_until", until, "a share of the steps, 0 to 1 (1: guide all, lossless)")
         choose("precision", self.precision, ("auto", *PRECISIONS))
         choose("compile", self.compile, ("auto", "on", "off"))
         choose("noise", self.noise, NOISES)
@@ -288,13 +220,13 @@ class TrainSettings(_FromParameters):
             choose("logger", name, LOGGERS)
         least = {"images_per_class": 0, "unused_images": 0, "replicates": 0, "seed": 0, "epochs": 1, "batch_size": 2}
         _counts(self, least | {"weight_decay": 0, "image_size": 0, "test_every": 0, "threads": 1})
-        _check(0 < self.learning_rate < 10, "learning_rate", self.learning_rate, "a number between 0 and 10")
-        _check(0 < self.crop_scale_min <= 1, "crop_scale_min", self.crop_scale_min, "a number above 0 and at most 1")
+        require(0 < self.learning_rate < 10, "learning_rate", self.learning_rate, "a number between 0 and 10")
+        require(0 < self.crop_scale_min <= 1, "crop_scale_min", self.crop_scale_min, "a number above 0 and at most 1")
         for name in ("warmup", "flip"):
-            _check(0 <= getattr(self, name) <= 1, name, getattr(self, name), "a share, 0 to 1")
-        _check(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "a number from 0 (off) to below 1")
+            require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "a share, 0 to 1")
+        require(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "a number from 0 (off) to below 1")
         few = self.trick != "few_shot" or self.images_per_class > 0
-        _check(few, "images_per_class", self.images_per_class, "at least 1 with trick 'few_shot'")
+        require(few, "images_per_class", self.images_per_class, "at least 1 with trick 'few_shot'")
         condition = (self.dataset, self.trick)
         _fill(self, "run_dir", paths.run_dir("interactive", "02_train", *condition, self.architecture))
         if self.trick not in REAL_TRICKS:
@@ -347,7 +279,7 @@ class EvaluateSettings(_FromParameters):
         condition = (self.dataset, self.trick)
         real = self.trick in REAL_TRICKS
         _fill(self, "split", SPLITS[1 if real else 0])
-        _check(
+        require(
             not real or self.split == "rest",
             "split",
             self.split,

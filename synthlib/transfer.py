@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from synthlib.settings import InputError
+from synthlib.inputs import InputError
 
 SPARE = 1_000_000_000  # bytes left free on a disk by a file whose size nobody says
 PLAIN = {"Accept-Encoding": "identity"}  # sizes, digests and ranges are of the plain bytes

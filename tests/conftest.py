@@ -23,6 +23,17 @@ def settings(tmp_path):
     return make
 
 
+@pytest.fixture(scope="module")
+def one_thread():
+    """One CPU thread of torch for a module's tests: last bits depend on it."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def tiny_sd(tmp_path_factory):
     """A diffusers folder of Stable Diffusion v1's layout, tiny, with random weights; native size 512 x 512."""

@@ -12,7 +12,7 @@ from local_record import member, tar, tar_gz
 
 from synthlib.data import archives
 from synthlib.data.archives import is_image, read_archive
-from synthlib.settings import InputError
+from synthlib.inputs import InputError
 
 GOOD = {"set/cat/1.png": b"one" * 500, "set/dog/2.JPG": b"two"}
 

@@ -29,8 +29,8 @@ from synthlib.evaluation.clip_zero_shot import (
     read_prompts,
 )
 from synthlib.evaluation.referee import glyph_logits
+from synthlib.inputs import InputError
 from synthlib.results.label_noise import label_noise
-from synthlib.settings import InputError
 
 WORDS, TEMPLATES = ["apple", "lawn mower", "sea"], ["a photo of a {}.", "{}!"]
 TINY = {

@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 import torch
 
-from synthlib.evaluation.calibration import calibration_bins, calibration_rows, ece_percent
-from synthlib.evaluation.evaluate import Classifier, Logits, result_rows
+from synthlib.evaluation.calibration import calibration_bins, ece_percent
+from synthlib.evaluation.evaluate import Classifier, Logits, calibration_rows, result_rows
+from synthlib.inputs import InputError
 from synthlib.results import figures
-from synthlib.settings import InputError
 
 
 def sure(*percents: float) -> torch.Tensor:

@@ -16,7 +16,7 @@ from tiny_models import compvis_config, write_tiny_sd, write_tiny_sd3, write_tin
 from synthlib.generation import single_file
 from synthlib.generation.pipelines import draw_with_pipeline, open_pipeline
 from synthlib.generation.single_file import open_single_file, open_tokenizer
-from synthlib.settings import InputError
+from synthlib.inputs import InputError
 
 CPU = torch.device("cpu")
 NETWORKS = ("unet", "vae", "text_encoder")

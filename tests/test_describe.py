@@ -14,9 +14,9 @@ from PIL import Image, ImageFile
 from synthlib.data import describe as module
 from synthlib.data.describe import describe, description_text
 from synthlib.data.shards import encode_png, shard_bytes
+from synthlib.inputs import InputError
 from synthlib.results import contact
 from synthlib.results.contact import _draw_sheet, contact_sheet, fitted, spread_over_classes
-from synthlib.settings import InputError
 
 RECORDED = {"finished": "2026-01-02T03:04:05Z", "commit": "abc123", "python": "3.11.7", "versions": {"torch": "2.9.0"}}
 RECEIPT = {"notebook": "01_generate", "parameters": {}, "recorded": RECORDED | {"hardware": "Linux x86_64, 2 cores"}}

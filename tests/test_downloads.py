@@ -19,7 +19,7 @@ from synthlib.data import downloads
 from synthlib.data.datasets import read_spec
 from synthlib.data.downloads import HOSTED, download
 from synthlib.data.shards import read_shards
-from synthlib.settings import InputError
+from synthlib.inputs import InputError
 from synthlib.transfer import amount
 
 PER_CLASS = 3

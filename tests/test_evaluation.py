@@ -21,17 +21,11 @@ from synthlib.evaluation.evaluate import (
 )
 from synthlib.evaluation.features import extract_features
 from synthlib.evaluation.predict import predict_authors, predict_eval
-from synthlib.settings import InputError
+from synthlib.inputs import InputError
 from synthlib.training.augment import Preparation, normalise
 from synthlib.training.models import build_model
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def noise(n: int, size: int = 32) -> torch.Tensor:

@@ -21,7 +21,7 @@ from synthlib.data.imports import import_set, match_classes, read_picture
 from synthlib.data.shards import load_shards, read_shards, set_files
 from synthlib.data.sources import open_source
 from synthlib.generation.generate import generate, open_plan
-from synthlib.settings import InputError
+from synthlib.inputs import InputError
 
 CIFAKE = (
     Path(os.environ.get("SYNTHLIB_TEST_DATA", Path(__file__).parents[2] / "shared" / "data")) / "cifake_sd14_15k.npz"

@@ -2,8 +2,9 @@
 
 import pytest
 
+from synthlib.inputs import InputError
 from synthlib.runs.experiment import complete, parse_cell, plan_steps, read_experiment, read_results
-from synthlib.settings import TRICKS, InputError
+from synthlib.settings import TRICKS
 
 POCKET = read_experiment("pocket")
 

@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from synthlib.inputs import InputError
 from synthlib.results import figures, rows, tables
-from synthlib.settings import InputError
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ import torch
 from synthlib.data.shards import load_shards, read_table
 from synthlib.generation import checkpoints, sampler
 from synthlib.generation.generate import generate, open_plan
-from synthlib.settings import InputError
+from synthlib.inputs import InputError
 
 QUICK = {"num_inference_steps": 3, "classes": ["three", "seven"], "batch_size": 4, "device": "cpu"}
 

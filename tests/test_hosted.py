@@ -16,8 +16,9 @@ from test_runs import copy_checkout
 
 from synthlib.data.datasets import read_spec
 from synthlib.data.hosted import HOSTED, hosted_name
+from synthlib.inputs import InputError
 from synthlib.runs.experiment import parse_cell, plan_steps, read_experiment
-from synthlib.settings import FULL_SIZE, InputError
+from synthlib.settings import FULL_SIZE
 
 NOT_HOSTED = {("cifar100", "class_prompt"), ("eurosat", "class_prompt"), ("eurosat", "multi_domain")}
 

@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from synthlib import hub, paths
-from synthlib.settings import InputError
+from synthlib.inputs import InputError
 
 MODEL, COMMIT, NEXT = "maker/tiny-sd", "1" * 40, "2" * 40
 KINDS = {"scheduler": "DDIMScheduler", "tokenizer": "CLIPTokenizer", "text_encoder": "CLIPTextModel",

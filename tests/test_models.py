@@ -10,12 +10,15 @@ import torch
 from torch import nn
 
 from synthlib import hub
-from synthlib.settings import FULL_SIZE, InputError, architecture_name
+from synthlib.inputs import InputError
+from synthlib.settings import FULL_SIZE, architecture_name
 from synthlib.training import imagenet
 from synthlib.training.augment import Preparation, resize
 from synthlib.training.checkpoint import initial_model
 from synthlib.training.imagenet import normalisation_of, read_tensors
 from synthlib.training.models import build_model, memory_format
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 # Published with torchvision's weights (Vision Transformer, ConvNeXt, ResNet and MobileNetV3 papers' networks, 1000 classes).
 PARAMETERS = {
@@ -28,14 +31,6 @@ PARAMETERS = {
 }
 ALIASES = {"MBV3": "mobilenet_v3_small", "Vit-B": "vit_b", "Vit-S": "vit_s", "RS50": "resnet50", "RS101": "resnet101",
            "convnext": "convnext_base", "convnext-s": "convnext_small"}  # fmt: skip
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def on_meta(architecture: str, n_classes: int, image_size: int) -> nn.Module:

@@ -7,7 +7,7 @@ import torch
 from synthlib.data.datasets import read_spec
 from synthlib.generation.noise import CompvisNoise, initial_noise
 from synthlib.generation.plan import group_rows, groups, n_rows, plan_rows
-from synthlib.settings import InputError
+from synthlib.inputs import InputError
 
 DIGITS = read_spec("digits")
 SHAPE, STEPS = (4, 8, 8), 5

@@ -17,8 +17,9 @@ from synthlib.generation.checkpoints import DDIM
 from synthlib.generation.generate import generate, open_plan
 from synthlib.generation.plan import n_rows
 from synthlib.generation.prompts import prompts_of
+from synthlib.inputs import InputError
 from synthlib.runs.experiment import plan_steps, read_experiment
-from synthlib.settings import GenerateSettings, InputError
+from synthlib.settings import GenerateSettings
 
 PAPER = {step.name: step for step in plan_steps(read_experiment("paper"))}
 MODEL = "CompVis/stable-diffusion-v1-4"

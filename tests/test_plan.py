@@ -6,7 +6,7 @@ import pytest
 from synthlib.data.datasets import read_spec
 from synthlib.generation.plan import group_rows, groups, n_rows, plan_rows, splitmix64
 from synthlib.generation.prompts import prompts_of, sources
-from synthlib.settings import InputError
+from synthlib.inputs import InputError
 
 DIGITS = read_spec("digits")
 

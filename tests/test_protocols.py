@@ -16,8 +16,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from synthlib import paths
 from synthlib.data.shards import SyntheticSet
+from synthlib.inputs import InputError, read_yaml
 from synthlib.runs.experiment import complete, notebook_defaults
-from synthlib.settings import InputError, TrainSettings, protocol_values, read_yaml, transform_of
+from synthlib.settings import TrainSettings, protocol_values, transform_of
 from synthlib.training import augment, checkpoint, logs, optimise, replicates
 from synthlib.training import train as training
 from synthlib.training.checkpoint import read_record
@@ -29,12 +30,7 @@ from synthlib.training.train import preparation_for, train
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture

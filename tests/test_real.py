@@ -18,7 +18,7 @@ from synthlib.data.datasets import read_spec
 from synthlib.data.downloads import REAL
 from synthlib.data.readers import in_eurosat_pool
 from synthlib.data.real import DOWNLOADED, ImageSet, load_real, real_training_set
-from synthlib.settings import InputError
+from synthlib.inputs import InputError
 
 REAL_IMAGES = Path(os.environ.get("SYNTHLIB_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 PACKED = {"cifar10": "cifar10_real_test_5k", "cifar100": "cifar100_real_test_1k", "eurosat": "eurosat_real_1500"}

@@ -9,7 +9,8 @@ import time
 import pytest
 
 from synthlib import digests, locks, paths, receipts
-from synthlib.settings import SETTINGS, InputError
+from synthlib.inputs import InputError
+from synthlib.settings import SETTINGS
 
 SAMPLER = '''"""Doc."""
 import torch

@@ -13,7 +13,7 @@ from local_record import ENDLESS, tar_gz
 
 from synthlib import transfer
 from synthlib.data import records
-from synthlib.settings import InputError
+from synthlib.inputs import InputError
 
 NAME, RECORD, OLD = "set_32A.tar.gz", "7861015", "7816671"
 DATA = tar_gz({"cat/1.png": os.urandom(200_000)})

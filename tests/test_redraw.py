@@ -13,8 +13,9 @@ from synthlib.data.shards import decode_image, encode_png, read_table, shard_byt
 from synthlib.generation import sampler
 from synthlib.generation.generate import generate, open_plan
 from synthlib.generation.redraw import Redrawn, redraw, redrawn_text
+from synthlib.inputs import InputError
 from synthlib.runs.experiment import complete
-from synthlib.settings import GenerateSettings, InputError
+from synthlib.settings import GenerateSettings
 
 QUICK = {"num_inference_steps": 2, "classes": ["three", "seven"], "batch_size": 4, "device": "cpu"}
 

@@ -6,7 +6,7 @@ import torch
 from torchvision.transforms.functional import InterpolationMode, resize
 
 from synthlib.generation.resize import resize_images
-from synthlib.settings import InputError
+from synthlib.inputs import InputError
 
 IMAGES = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 512, 512, 3), np.uint8))
 

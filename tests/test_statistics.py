@@ -6,8 +6,8 @@ import sys
 import numpy as np
 import pytest
 
+from synthlib.inputs import InputError
 from synthlib.results import statistics
-from synthlib.settings import InputError
 
 
 def test_t_interval_of_three_accuracies_is_the_one_worked_out_by_hand():

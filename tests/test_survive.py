@@ -20,8 +20,8 @@ from synthlib.generation import generate as module
 from synthlib.generation import paint, sampler
 from synthlib.generation.generate import generate, open_plan
 from synthlib.generation.paint import probe_batch
+from synthlib.inputs import InputError
 from synthlib.interrupts import Terminated
-from synthlib.settings import InputError
 
 QUICK = {
     "num_inference_steps": 2,

@@ -12,8 +12,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from synthlib import paths
+from synthlib.inputs import InputError
 from synthlib.results import report, rows, tables
-from synthlib.settings import InputError
 
 PUBLISHED = pd.DataFrame(
     {

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from synthlib.inputs import InputError
 from synthlib.runs.experiment import complete
-from synthlib.settings import MINIATURES, InputError, TrainSettings
+from synthlib.settings import MINIATURES, TrainSettings
 from synthlib.training import augment, checkpoint
 from synthlib.training import train as training
 from synthlib.training.augment import (
@@ -26,13 +27,7 @@ from synthlib.training.checkpoint import initial_model, load_model, model_bytes
 from synthlib.training.models import build_model
 from synthlib.training.train import train
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
-from synthlib.settings import InputError
+from synthlib.inputs import InputError
 
 
 class SourceError(InputError):

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from synthlib import paths
-from synthlib.settings import InputError, choose, read_yaml
+from synthlib.inputs import InputError, choose, read_yaml
 
 
 @dataclass(frozen=True)

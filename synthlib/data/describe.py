@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from synthlib.data.shards import read_table, shard_classes
-from synthlib.settings import InputError
+from synthlib.inputs import InputError
 
 WIDTH = 100  # columns of a terminal
 LABEL = 18  # of these for what a line is about

@@ -15,9 +15,9 @@ from synthlib.data.datasets import read_spec
 from synthlib.data.hosted import HOSTED, REAL
 from synthlib.data.imports import import_set, is_imported, match_classes
 from synthlib.data.sources import open_source
+from synthlib.inputs import choose
 from synthlib.locks import claim
 from synthlib.progress import progress
-from synthlib.settings import choose
 
 # As torchvision's EuroSAT.download has them, where they cannot be read from outside.
 EUROSAT_URL = (

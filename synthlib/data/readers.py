@@ -16,8 +16,8 @@ from synthlib.data.archives import SourceError
 from synthlib.data.imports import FORMATS, read_picture
 from synthlib.data.sources import SPLITS as SPLIT_FOLDERS
 from synthlib.data.sources import Item
+from synthlib.inputs import InputError
 from synthlib.progress import progress
-from synthlib.settings import InputError
 
 POOL_FOLDERS = ("train", "training")
 TEST_FOLDERS = ("test", "testing", "val", "valid", "validation")  # the first that is there

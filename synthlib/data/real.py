@@ -16,7 +16,7 @@ from synthlib.data.datasets import read_spec
 from synthlib.data.imports import match_classes
 from synthlib.data.shards import SyntheticSet
 from synthlib.data.sources import open_source
-from synthlib.settings import InputError, choose
+from synthlib.inputs import InputError, choose
 
 SPLITS = ("pool", "test", "rest")
 CIFAR = ("cifar10", "cifar100")

@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 
 from synthlib import paths
+from synthlib.inputs import InputError
 from synthlib.receipts import is_whole, output_names, read_output
-from synthlib.settings import InputError
 
 PNG = b"\x89PNG"  # what a PNG file's bytes begin with
 

@@ -7,14 +7,10 @@ calibration error (ECE) is the mean gap between a bin's accuracy and its mean co
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 
-from synthlib.settings import InputError
-
-if TYPE_CHECKING:  # evaluate imports this module: its rows hold the ECE
-    from synthlib.evaluation.evaluate import Classifier, Logits
+from synthlib.inputs import InputError
 
 BINS = 15
 
@@ -59,20 +55,3 @@ def ece_percent(bins: Sequence[dict]) -> float:
     filled = [found for found in bins if found["n"]]
     gaps = [found["n"] * abs(found["accuracy_percent"] - found["confidence_percent"]) for found in filled]
     return math.fsum(gaps) / sum(found["n"] for found in filled)
-
-
-def calibration_rows(classifier: "Classifier", logits: "Logits") -> list[dict]:
-    """The rows of calibration.csv for one classifier: each bin in modes eval and authors (over the shuffles).
-
-    Columns: the condition's, replicate, then those of `calibration_bins`, None where a bin is empty.
-    """
-    rows = []
-    for mode, values in (("eval", logits.eval), ("authors", logits.authors)):
-        who = classifier.condition(mode) | {"replicate": classifier.replicate}
-        for found in calibration_bins(values, logits.labels):
-            rows.append(who | {name: _rounded(value) for name, value in found.items()})
-    return rows
-
-
-def _rounded(value: int | float) -> int | float | None:
-    return None if math.isnan(value) else round(value, 6)

@@ -18,8 +18,8 @@ from torch.nn import functional as F
 from synthlib import digests, hub, paths
 from synthlib.data.datasets import read_spec
 from synthlib.devices import device_named
+from synthlib.inputs import InputError, choose, read_yaml
 from synthlib.progress import progress
-from synthlib.settings import InputError, choose, read_yaml
 
 PROMPTS = ("clip", "ours")
 BATCH_SIZE = 128

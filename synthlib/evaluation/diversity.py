@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from synthlib.settings import InputError, choose
+from synthlib.inputs import InputError, choose
 
 NEIGHBOURS = 5
 MEASURES = ("vendi", "vendi_per_class", "precision", "recall", "density", "coverage")

@@ -1,5 +1,6 @@
 """From logits to result rows, and the file that keeps the logits."""
 
+import math
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -8,7 +9,8 @@ import safetensors.torch
 import torch
 
 from synthlib.evaluation.calibration import calibration_bins, ece_percent
-from synthlib.settings import BEST_MODE, InputError
+from synthlib.inputs import InputError
+from synthlib.settings import BEST_MODE
 
 TOP5_FROM = 11  # classes; of fewer, five guesses are half of them and say little
 
@@ -110,3 +112,20 @@ def per_class_rows(classifier: Classifier, logits: Logits, classes: list[str]) -
         for name, accuracy in zip(classes, accuracies, strict=True):
             rows.append(who | {"class": name, "accuracy_percent": round(accuracy, 6)})
     return rows
+
+
+def calibration_rows(classifier: Classifier, logits: Logits) -> list[dict]:
+    """The rows of calibration.csv for one classifier: each bin in modes eval and authors (over the shuffles).
+
+    Columns: the condition's, replicate, then those of `calibration_bins`, None where a bin is empty.
+    """
+    rows = []
+    for mode, values in (("eval", logits.eval), ("authors", logits.authors)):
+        who = classifier.condition(mode) | {"replicate": classifier.replicate}
+        for found in calibration_bins(values, logits.labels):
+            rows.append(who | {name: _rounded(value) for name, value in found.items()})
+    return rows
+
+
+def _rounded(value: int | float) -> int | float | None:
+    return None if math.isnan(value) else round(value, 6)

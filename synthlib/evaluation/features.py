@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import torch
 
-from synthlib.settings import choose
+from synthlib.inputs import choose
 
 
 def _pocket_referee(images: torch.Tensor) -> torch.Tensor:

@@ -13,7 +13,7 @@ import torch
 from synthlib import digests
 from synthlib.data.real import ImageSet
 from synthlib.evaluation.evaluate import accuracy_percent
-from synthlib.settings import InputError
+from synthlib.inputs import InputError
 from synthlib.training.augment import Preparation, batches, seeded
 from synthlib.training.models import memory_format
 

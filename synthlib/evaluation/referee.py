@@ -10,7 +10,8 @@ from synthlib.data.real import ImageSet
 from synthlib.data.shards import load_shards
 from synthlib.devices import device_named
 from synthlib.evaluation.predict import predict_eval
-from synthlib.settings import UNKNOWN, InputError, choose
+from synthlib.inputs import InputError, choose
+from synthlib.settings import UNKNOWN
 from synthlib.training.checkpoint import load_model, preparation_of
 
 

@@ -9,8 +9,15 @@ import torch
 from synthlib import digests, receipts
 from synthlib.data.real import ImageSet, load_real
 from synthlib.devices import device_named, hardware_name
-from synthlib.evaluation.calibration import calibration_rows
-from synthlib.evaluation.evaluate import Classifier, Logits, load_logits, logits_bytes, per_class_rows, result_rows
+from synthlib.evaluation.evaluate import (
+    Classifier,
+    Logits,
+    calibration_rows,
+    load_logits,
+    logits_bytes,
+    per_class_rows,
+    result_rows,
+)
 from synthlib.evaluation.predict import EVAL_BATCH_SIZE, predict_authors, predict_eval, require_classes
 from synthlib.progress import progress
 from synthlib.settings import REAL_TRICKS, EvaluateSettings, TrainSettings

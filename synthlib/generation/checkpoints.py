@@ -10,8 +10,8 @@ import torch
 from synthlib import hub, paths
 from synthlib.devices import TORCH_TYPES, device_named
 from synthlib.generation.pipelines import OtherModel, open_pipeline
+from synthlib.inputs import InputError
 from synthlib.receipts import read_json
-from synthlib.settings import InputError
 
 # Stable Diffusion v1's noise schedule, explicit: a checkpoint's own config may be PNDM's, which would clip the samples.
 DDIM = {

@@ -18,10 +18,11 @@ from synthlib.generation.plan import Slice, cut, group_rows, groups, n_rows, pla
 from synthlib.generation.prompts import sources
 from synthlib.generation.resize import filter_name
 from synthlib.generation.reuse import Existing, drawn_files, identities, ranges, read_if_there
+from synthlib.inputs import InputError
 from synthlib.interrupts import sigterm_between_pieces
 from synthlib.locks import claim
 from synthlib.progress import meter
-from synthlib.settings import GenerateSettings, InputError
+from synthlib.settings import GenerateSettings
 
 PLAN_FILE = "plan.json"
 SECONDS_BETWEEN_PARTS = 120  # what is drawn of an unfinished shard is saved so often, should the machine vanish

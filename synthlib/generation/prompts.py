@@ -3,7 +3,8 @@
 import numpy as np
 
 from synthlib.data.datasets import DatasetSpec
-from synthlib.settings import MERGED_TRICKS, InputError
+from synthlib.inputs import InputError
+from synthlib.settings import MERGED_TRICKS
 
 SLOTS = 2  # images that the released script draws at once, all of one prompt (create_dataset.py: n_samples 2)
 

@@ -16,7 +16,8 @@ from synthlib.generation.generate import Plan, open_plan
 from synthlib.generation.paint import Painter
 from synthlib.generation.plan import group_rows, groups
 from synthlib.generation.reuse import OWN
-from synthlib.settings import GenerateSettings, InputError
+from synthlib.inputs import InputError
+from synthlib.settings import GenerateSettings
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import torch
 
-from synthlib.settings import InputError
+from synthlib.inputs import InputError
 
 # What each name in the authors' archives means: (side in pixels, antialias). Theirs is torchvision's Resize on uint8 tensors:
 # bilinear in float32, rounded half to even. "64" is in their script; that "32A" is the same with antialias is inferred.

@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from synthlib import paths, receipts
 from synthlib.data.shards import read_table
-from synthlib.settings import InputError
+from synthlib.inputs import InputError
 
 GROUP = ("replicate", "trick", "class")
 OWN = ("image_id", "prompt", "guidance_scale", "seed")

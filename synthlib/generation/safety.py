@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from synthlib.settings import InputError
+from synthlib.inputs import InputError
 
 
 @dataclass(frozen=True)

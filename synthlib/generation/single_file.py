@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from synthlib.settings import InputError, read_yaml
+from synthlib.inputs import InputError, read_yaml
 
 # Stable Diffusion v1 (CompVis, configs/stable-diffusion/v1-inference.yaml), as arguments of diffusers' UNet2DConditionModel
 # and AutoencoderKL and of transformers' CLIPTextConfig: 859.52 M, 83.65 M and 123.06 M parameters.

@@ -16,11 +16,12 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from numpy.typing import ArrayLike
 
+from synthlib.inputs import InputError
 from synthlib.results import MODE_LABELS, VARIANTS, trick_label, trick_order, variant_order, variant_words, varying
 from synthlib.results.images import plot_images, plot_sample_grid
 from synthlib.results.reliability import plot_reliability
 from synthlib.results.style import GREY, MODE_STYLES, PALETTE, add_note, new_axes, save_figure, trick_style, use_style
-from synthlib.settings import BEST_MODE, EVALUATION_MODES, InputError
+from synthlib.settings import BEST_MODE, EVALUATION_MODES
 
 if TYPE_CHECKING:
     import pandas as pd

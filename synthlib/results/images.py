@@ -9,8 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 
+from synthlib.inputs import InputError
 from synthlib.results.style import GREY, new_axes
-from synthlib.settings import InputError
 
 
 def plot_images(

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from synthlib.inputs import InputError
 from synthlib.results.statistics import wilson_interval, wilson_method
-from synthlib.settings import InputError
 
 if TYPE_CHECKING:
     import torch

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.axes import Axes
 
+from synthlib.inputs import InputError
 from synthlib.results import MODE_LABELS, VARIANTS, mode_order, trick_label
 from synthlib.results.style import GREY, MODE_STYLES, new_axes
-from synthlib.settings import InputError
 
 if TYPE_CHECKING:
     import pandas as pd

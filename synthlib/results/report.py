@@ -7,8 +7,8 @@ from typing import NamedTuple
 import pandas as pd
 
 from synthlib import paths
+from synthlib.inputs import InputError
 from synthlib.results import rows, statistics, tables
-from synthlib.settings import InputError
 
 # Every estimate that a table holds, with the columns of its interval. What stands in no interval must be equal.
 INTERVALS = {

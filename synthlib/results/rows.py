@@ -8,8 +8,9 @@ import pandas as pd
 from safetensors.numpy import load_file
 
 from synthlib import paths, receipts
+from synthlib.inputs import InputError
 from synthlib.results import VARIANTS, mode_order, trick_label, trick_order, variant_order, variant_words, varying
-from synthlib.settings import BEST_MODE, InputError
+from synthlib.settings import BEST_MODE
 
 CONDITION = ["dataset", "split", "trick", "images", "architecture", "init", "protocol", "evaluation_mode"]
 COUNTS = ["n_train", "n_steps", "n_test"]

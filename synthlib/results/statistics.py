@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import bdtr, ndtri, stdtr, stdtrit  # not scipy.stats, which takes a second to import
 
-from synthlib.settings import InputError
+from synthlib.inputs import InputError
 
 
 class Interval(NamedTuple):

@@ -12,9 +12,10 @@ import numpy as np
 import pandas as pd
 
 from synthlib import receipts
+from synthlib.inputs import InputError
 from synthlib.results import MODE_LABELS, known, statistics, trick_label, varying
 from synthlib.results.rows import CONDITION, COUNTS, in_order
-from synthlib.settings import BEST_MODE, EVALUATION_MODES, InputError
+from synthlib.settings import BEST_MODE, EVALUATION_MODES
 
 Condition = tuple[str, str, str]  # data set, trick, architecture
 NOT_AVAILABLE = "not available"

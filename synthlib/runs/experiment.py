@@ -8,17 +8,8 @@ from typing import Any
 
 from synthlib import paths
 from synthlib.data.hosted import hosted_name
-from synthlib.settings import (
-    ARCHITECTURE_ALIASES,
-    MERGED_TRICKS,
-    SETTINGS,
-    TRICKS,
-    InputError,
-    architecture_name,
-    choose,
-    read_yaml,
-    trick_name,
-)
+from synthlib.inputs import InputError, choose, read_yaml
+from synthlib.settings import ARCHITECTURE_ALIASES, MERGED_TRICKS, SETTINGS, TRICKS, architecture_name, trick_name
 
 # What an experiment file may say, and the notebook whose parameters a section of it sets.
 SECTIONS = {"generate": "01_generate", "train": "02_train", "evaluate": "03_eval"}

@@ -15,9 +15,10 @@ import psutil
 from synthlib import digests, hub, paths, receipts
 from synthlib.data.hosted import HOSTED, REAL
 from synthlib.digests import notebook_digest
+from synthlib.inputs import InputError
 from synthlib.runs.experiment import Experiment, PlannedStep
 from synthlib.runs.run import STAMP
-from synthlib.settings import REAL_TRICKS, InputError
+from synthlib.settings import REAL_TRICKS
 
 START_UP_S = 6  # of a step around its own work: processes, imports (measured on 2 cores)
 REDO_AT_MOST_S = 30 * 60  # what older code made is made again unasked if that took less, by the times recorded

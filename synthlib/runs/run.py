@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from synthlib import paths, receipts
+from synthlib.inputs import InputError
 from synthlib.interrupts import Terminated
 from synthlib.locks import DRIVER_VARIABLE, process_id
 from synthlib.runs.experiment import complete
-from synthlib.settings import InputError
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 EXECUTED = "executed.ipynb"

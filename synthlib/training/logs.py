@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from synthlib.settings import InputError, TrainSettings
+from synthlib.inputs import InputError
+from synthlib.settings import TrainSettings
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn.functional import relu, scaled_dot_product_attention
 
-from synthlib.settings import InputError
+from synthlib.inputs import InputError
 
 
 class BasicBlock(nn.Module):

@@ -8,7 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from synthlib.settings import InputError, architecture_name
+from synthlib.inputs import InputError
+from synthlib.settings import architecture_name
 from synthlib.training import imagenet, miniatures
 
 PATCH = 16  # of the authors' ViTs: at 32 px they see four patches

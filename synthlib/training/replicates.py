@@ -12,8 +12,9 @@ from synthlib import digests, receipts
 from synthlib.data.real import real_training_set
 from synthlib.data.shards import SyntheticSet, read_shards
 from synthlib.devices import device_named, hardware_name
+from synthlib.inputs import InputError
 from synthlib.progress import progress
-from synthlib.settings import REAL_TRICKS, InputError, TrainSettings
+from synthlib.settings import REAL_TRICKS, TrainSettings
 from synthlib.training.checkpoint import BEST_ON_TEST, LAST, model_bytes, read_record
 from synthlib.training.logs import epoch_logger
 from synthlib.training.models import mixed_precision

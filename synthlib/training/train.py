@@ -18,8 +18,9 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from synthlib.devices import device_named, hardware_name
+from synthlib.inputs import InputError
 from synthlib.progress import meter
-from synthlib.settings import InputError, TrainSettings
+from synthlib.settings import TrainSettings
 from synthlib.training.augment import NORMALISATION_OF, Preparation, batches, resize, seeded
 from synthlib.training.checkpoint import cpu_state, initial_model, load_state, save_state
 from synthlib.training.imagenet import normalisation_of
