@@ -88,15 +88,9 @@ def _add_machine(command: argparse.ArgumentParser) -> None:
     command.add_argument("--threads", type=int, help=threads)
 
 
-def _place(given: str | Path) -> Path:
-    """A path, made absolute: below the working folder or, where it is only there, below the root as in notebooks."""
-    below_root = not Path(given).exists() and paths.resolve(given).exists()
-    return paths.resolve(given) if below_root else Path(given).absolute()
-
-
 def _given(options: argparse.Namespace, **named: Any) -> dict[str, Any]:
     """Notebook parameters that both commands have, and those `named`; without those that were not given."""
-    real = str(_place(options.real_data_location)) if options.real_data_location else ""
+    real = str(paths.typed(options.real_data_location)) if options.real_data_location else ""
     given = {"dataset": options.dataset.lower(), "real_dir": real, "trick": UNKNOWN, "device": options.device}
     given |= {"threads": options.threads} | named
     return {name: value for name, value in given.items() if value is not None}
@@ -160,12 +154,10 @@ def _train_settings(options: argparse.Namespace) -> tuple[TrainSettings, Path, P
     named = options.model_path.suffix in FILES
     last = (options.model_path if named else options.model_path / LAST).absolute()
     best = last.with_name(f"best_on_test_{last.name.removeprefix('trained_')}")
-    weights = str(_place(options.weights)) if options.weights else ""
-    if weights and options.init != "imagenet":
-        raise InputError("weights are given, and init is not imagenet; expected both or neither: give --init imagenet.")
+    weights = str(paths.typed(options.weights)) if options.weights else ""
     trick = options.trick if options.trick == UNKNOWN else trick_name(options.trick)
     loggers = ["wandb"] if options.wandb else []
-    given = _given(options, run_dir=str(last.parent), trick=trick, generated_dir=str(_place(options.syn_data_location)),
+    given = _given(options, run_dir=str(last.parent), trick=trick, generated_dir=str(paths.typed(options.syn_data_location)),
                    architecture=options.model, init=options.init, weights=weights, seed=options.seed, replicates=1,
                    protocol=options.protocol, epochs=options.epoch, batch_size=options.batch_size, learning_rate=options.lr,
                    weight_decay=options.wd, image_size=options.img_size, log_to=loggers)  # fmt: skip
@@ -290,7 +282,7 @@ def _eval(options: argparse.Namespace) -> None:
     from synthlib.training.checkpoint import preparation_of
 
     torch.set_num_threads(settings.threads)
-    path = _place(options.model_path)
+    path = paths.typed(options.model_path)
     path = path / LAST if path.is_dir() else path
     model, record = _open(path, options, settings)
     preparation = preparation_of(record)

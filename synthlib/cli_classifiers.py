@@ -10,6 +10,7 @@ from typing import Any
 
 from synthlib import digests, paths, receipts
 from synthlib.inputs import InputError, choose
+from synthlib.settings import REAL_TRICKS, SPLITS
 
 REFEREES = ("glyph", "clip")  # or a checkpoint's file
 
@@ -74,13 +75,12 @@ def _baseline_clip(options: argparse.Namespace) -> None:
     import pandas as pd
     import safetensors.torch
 
-    from synthlib.data.real import load_real
     from synthlib.evaluation import clip_zero_shot as zero_shot
     from synthlib.results.statistics import wilson_interval, wilson_method
 
-    real = load_real(options.dataset, options.split, real_dir=options.real_data_location)
-    words, templates = zero_shot.read_prompts(options.dataset, real.classes, options.prompts)
     clip = zero_shot.load_clip(options.model, options.weights, options.device)
+    real = _real(options, options.split, clip.preparation.size)
+    words, templates = zero_shot.read_prompts(options.dataset, real.classes, options.prompts)
     embeddings = zero_shot.class_embeddings(clip, words, templates, options.batch_size)
     logits = zero_shot.image_logits(clip, embeddings, real.images, options.batch_size)
     row = {"dataset": options.dataset, "split": options.split, "method": "CLIP zero-shot", "model": clip.model,
@@ -136,6 +136,8 @@ class _Referee:
     said: str
     classes: list[str]
     logits: Callable[[Any], Any]
+    image_size: int  # of its input, in pixels: photographs of several sizes are made so large
+    split: str = SPLITS[0]  # of the real images that its own error is taken on
 
 
 def _baseline_referee(options: argparse.Namespace) -> None:
@@ -175,14 +177,16 @@ def _referee(options: argparse.Namespace) -> _Referee:
 
     classes = list(read_spec(options.dataset).classes)
     if options.referee.endswith(".safetensors"):
-        file = Path(options.referee).absolute() if Path(options.referee).exists() else paths.resolve(options.referee)
+        file = paths.typed(options.referee)
         if not file.is_file():
             raise InputError(
                 f"no checkpoint {options.referee}; expected a file that 02_train wrote, or glyph, or clip."
             )
         from synthlib.evaluation.referee import checkpoint_referee
 
-        return _Referee(file.stem, f"checkpoint {file.name}", *checkpoint_referee(file, options.device))
+        record, logits_of = checkpoint_referee(file, options.device)
+        split = SPLITS[record.get("trick") in REAL_TRICKS]  # what learned from the real pool is not tested on it
+        return _Referee(file.stem, f"checkpoint {file.name}", record["classes"], logits_of, record["image_size"], split)
     if choose("referee", options.referee, REFEREES) == "clip":
         from synthlib.evaluation import clip_zero_shot as zero_shot
 
@@ -191,23 +195,29 @@ def _referee(options: argparse.Namespace) -> _Referee:
         embeddings = zero_shot.class_embeddings(clip, words, templates, options.batch_size)
         said = f"{clip.label()}; prompts: {_prompts_said(options, templates)}"
         name = f"clip-{_variant(options, clip.sha256)}"
-        return _Referee(name, said, classes, lambda x: zero_shot.image_logits(clip, embeddings, x, options.batch_size))
+        return _Referee(
+            name,
+            said,
+            classes,
+            lambda x: zero_shot.image_logits(clip, embeddings, x, options.batch_size),
+            clip.preparation.size,
+        )
     from synthlib.evaluation.referee import glyph_logits
     from synthlib.pocket.glyphs import CLASSES
 
     if options.dataset != "digits":
         raise InputError(f"the glyph referee knows digits only, and the data set is {options.dataset}; expected clip.")
-    return _Referee("glyph", "the pocket referee, which learned from drawn glyphs", list(CLASSES), glyph_logits)
+    return _Referee("glyph", "the pocket referee, which learned from drawn glyphs", list(CLASSES), glyph_logits, 32)
 
 
 def _own_error(options: argparse.Namespace, referee: _Referee) -> tuple[Any, list[str]]:
     """The referee's error on real test images as an Interval, and what there is to say of it; None where there are none."""
-    from synthlib.data.real import load_real
     from synthlib.evaluation.referee import referee_errors
     from synthlib.results.statistics import wilson_interval
 
     try:
-        real = load_real(options.dataset, options.split, real_dir=options.real_data_location)
+        split = referee.split if options.split == SPLITS[0] else options.split
+        real = _real(options, split, referee.image_size)
         error = wilson_interval(referee_errors(real, referee.classes, referee.logits), len(real.labels))
     except InputError as error:
         return None, [
@@ -215,9 +225,17 @@ def _own_error(options: argparse.Namespace, referee: _Referee) -> tuple[Any, lis
             f"  ({error})",
         ]
     return error, [
-        f"Its own error on {len(real.labels):,} real images of {options.dataset} {options.split}: {_share_said(error)}.",
+        f"Its own error on {len(real.labels):,} real images of {options.dataset} {split}: {_share_said(error)}.",
         "A share that is not clearly above it is no evidence of wrong labels; on generated images it may err more, or less.",
     ]
+
+
+def _real(options: argparse.Namespace, split: str, image_size: int) -> Any:
+    """The real images that the options name; those of several sizes are made `image_size` pixels large."""
+    from synthlib.data.real import load_real
+
+    place = str(paths.typed(options.real_data_location)) if options.real_data_location else ""
+    return load_real(options.dataset, split, place, image_size=image_size)
 
 
 def _check_batch_size(options: argparse.Namespace) -> None:

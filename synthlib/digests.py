@@ -5,8 +5,9 @@ import contextlib
 import hashlib
 import json
 import os
+import time
 from collections.abc import Iterable
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 from synthlib import paths
@@ -136,14 +137,19 @@ def folder_digest(folder: Path) -> str:
     return sha256_json({name.as_posix(): sha256_large_file(folder / name) for name in counted})
 
 
-@cache
 def fingerprint(path: Path) -> str | None:
     """What tells in a moment whether a file or folder of images has changed; None if there is none.
 
-    Of a folder: names, sizes and times of last change, because hashing 27,000 images at each look would take seconds.
+    Of a folder: names, sizes and times of last change, because hashing 27,000 images at each look would take seconds;
+    looked at anew after ten seconds, for many steps ask for one folder in a row.
     """
     if path.is_file():
         return sha256_large_file(path)
+    return _folder_fingerprint(path, int(time.monotonic() / 10)) if path.is_dir() else None
+
+
+@lru_cache(maxsize=64)
+def _folder_fingerprint(path: Path, moment: int) -> str | None:
     names = sorted(found for found in path.rglob("*") if found.is_file() and not found.name.startswith("."))
     told = [(found.relative_to(path).as_posix(), found.stat().st_size, found.stat().st_mtime_ns) for found in names]
     return sha256_json(told) if told else None

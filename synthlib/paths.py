@@ -21,6 +21,11 @@ def resolve(path: str | Path) -> Path:
     return root() / path
 
 
+def typed(path: str | Path) -> Path:
+    """A path as somebody typed it: below the working folder or, where only that is there, below the root."""
+    return resolve(path) if not Path(path).exists() and resolve(path).exists() else Path(path).absolute()
+
+
 def below_root(path: Path) -> str:
     """A path as parameters name it: below the root where it lies there, else whole."""
     return path.relative_to(root()).as_posix() if path.is_relative_to(root()) else str(path)

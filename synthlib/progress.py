@@ -20,26 +20,34 @@ def watched() -> bool:
 
 
 @contextlib.contextmanager
-def meter(what: str, total: int | None, unit: str) -> Iterator[Callable[[int, bool], None]]:
+def meter(what: str, total: int | None, unit: str) -> Iterator[Callable[..., None]]:
     """Show how far `total` units are, how fast and how long it still takes.
 
-    Gives a function add(count, free): so many more are there; those that are free (found, not made) do not count as speed.
+    Gives a function add(count, free, note=""): so many more are there; those that are free (found, not made) do not count as
+    speed; a note stands behind the figures until the next one.
     """
     start = shown = time.monotonic()
     done = gratis = 0
+    said = None
     bar = tqdm(desc=what, total=total, unit=unit) if watched() else None
 
-    def add(count: int, free: bool) -> None:
-        nonlocal shown, done, gratis
+    def add(count: int, free: bool, note: str = "") -> None:
+        nonlocal shown, done, gratis, said
+        said = note or said
         done += count
         gratis += count if free else 0
         now = time.monotonic()
         if bar is not None:
             bar.initial = gratis
+            if note:
+                bar.set_postfix_str(note, refresh=False)
             bar.update(count)
         elif now - shown >= SECONDS_BETWEEN_LINES:
             shown = now
-            print(tqdm.format_meter(done, total, now - start, prefix=what, unit=unit, initial=gratis), flush=True)
+            print(
+                tqdm.format_meter(done, total, now - start, prefix=what, unit=unit, initial=gratis, postfix=said),
+                flush=True,
+            )
 
     with bar or contextlib.nullcontext():
         yield add

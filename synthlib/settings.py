@@ -212,6 +212,7 @@ class TrainSettings(_FromParameters):
                 object.__setattr__(self, name, value)
         _fill(self, "transform", transform_of(self.dataset))
         choose("init", self.init, INITS)
+        require(not self.weights or self.init == "imagenet", "init", self.init, "'imagenet' where `weights` are given")
         choose("transform", self.transform, TRANSFORMS)
         choose("normalisation", self.normalisation, ("", *NORMALISATIONS))
         choose("schedule", self.schedule, SCHEDULES)
@@ -241,6 +242,10 @@ class TrainSettings(_FromParameters):
         """The protocol, and what was given in its place: "careful, epochs=15"."""
         values = protocol_values(self.protocol)
         other = [f"{name}={getattr(self, name)}" for name, value in values.items() if getattr(self, name) != value]
+        if self.transform != transform_of(self.dataset):
+            other.append(f"transform={self.transform}")
+        usual = {"image_size": 0, "normalisation": "", "unused_images": 0}  # these follow from the images
+        other += [f"{name}={getattr(self, name)}" for name, value in usual.items() if getattr(self, name) != value]
         return ", ".join([self.protocol, *other])
 
 
@@ -316,9 +321,10 @@ class FiguresSettings(_FromParameters):
             _fill(self, "evaluated_dirs", paths.finished(self.experiment, "03_eval"))
             _fill(self, "generated_dirs", paths.finished(self.experiment, "01_generate"))
 
-    def conditions(self) -> list[tuple[str, ...]]:
-        """The conditions that must have a row, as (data set, trick, architecture)."""
-        return [tuple(condition.split("/")) for condition in self.wanted]
+    def conditions(self, result: str) -> list[tuple[str, ...]]:
+        """The conditions that a result has rows of, as (data set, trick, architecture); none by hand, where all count."""
+        said = (line.partition(": ") for line in self.wanted)
+        return [tuple(condition.split("/")) for name, _, condition in said if name == result]
 
     def why_not_run(self) -> dict[tuple[str, ...], str]:
         """Condition -> why it was not run, of those in `not_run`."""

@@ -88,7 +88,7 @@ def test_both_commands_work_as_the_authors_readme_writes_them(tmp_path, monkeypa
     assert cli.main(["train", *words.split(), "--syn_data_location", "syn", "--real_data_location", "real"]) == 0
     record = read_record(tmp_path / "saved_models" / LAST)
     assert record["architecture"] == "mobilenet_v3_small" and record["dataset"] == "cifar10"
-    assert record["protocol"] == "authors, epochs=2, batch_size=8, learning_rate=0.001"
+    assert record["protocol"] == "authors, epochs=2, batch_size=8, learning_rate=0.001, image_size=32"
     assert (record["n_train"], record["n_steps"], record["image_size"], record["init"]) == (20, 6, 32, "scratch")
     assert record["classes"] == list(read_spec("cifar10").classes)
     capsys.readouterr()
@@ -220,7 +220,7 @@ def test_the_last_epoch_and_the_best_on_the_test_set_say_which_they_are(places, 
     )
     a, b = read_tensors(tmp_path / LAST), read_tensors(tmp_path / BEST)
     assert any(not torch.equal(a[name], b[name]) for name in a)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [BEST, LAST]  # no state is left
+    assert sorted(path.name for path in tmp_path.iterdir()) == [BEST, "trained_model.csv", LAST]  # no state is left
     for name, said in ((LAST, "epoch 2, chosen: last epoch"), (BEST, "epoch 1, chosen: best on the test set, so")):
         assert run("eval", places, "--model_path", tmp_path / name) == 0
         assert said in capsys.readouterr().out
@@ -301,7 +301,7 @@ def test_the_authors_pt_of_plain_tensors_is_tested_as_ours_is(places, trained, t
 
 def test_a_pt_that_train_writes_is_plain_tensors_and_comes_back(places, trained, tmp_path):
     assert run("train", places, "--model_path", tmp_path / "mine.pt") == 0
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["best_on_test_mine.pt", "mine.pt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best_on_test_mine.pt", "mine.csv", "mine.pt"]
     mine, ours = torch.load(tmp_path / "mine.pt", weights_only=True), read_tensors(trained / LAST)
     assert mine.keys() == ours.keys() and all(torch.equal(mine[name], ours[name]) for name in ours)
 

@@ -109,3 +109,75 @@ def test_long_work_of_older_code_is_not_redone_unasked_where_the_step_was_interr
     stored = receipts.read_json(shard.with_name(f"{shard.name}.key"))
     assert stored["code"] == receipts.costly_code("shards") and stored["kept_from_code"] == "code of last week"
     settle_older_code([step], redo=False, keep=False)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"tricks": None}, "tricks is None; expected a list"),
+        ({"tricks": []}, "tricks is .*expected a list of some"),
+        ({"by_dataset": ["digits"]}, "by_dataset is .*expected a mapping"),
+        ({"by_dataset": {"digits": None}}, "digits is None; expected a mapping"),
+        ({"by_dataset": {"digits": {"train": [1]}}}, "train is .*expected a mapping"),
+        ({"train": ["x"]}, "train is .*expected a mapping"),
+        ({"train": {"architecture": "vit"}}, "architecture for 02_train follows from the results"),
+        ({"evaluate": {"measures": ["vendi"]}}, "measures for 03_eval follows from the results"),
+        ({"architectures": [50]}, "no architectures for T1"),
+        ({"architectures": {"T9": ["resnet"]}}, "unknown result under architectures"),
+        ({"architectures": {"others": []}}, "no architectures for T1"),
+        ({"sets": "hosted"}, "has nothing to run"),  # nobody hosts digits
+        ({"sets": "found"}, "unknown sets in odd.yaml"),
+    ],
+)
+def test_a_strange_experiment_file_is_one_line(own_root, changed, said):
+    import shutil
+
+    import yaml
+    from conftest import ROOT
+
+    (own_root / "experiments").unlink()
+    shutil.copytree(ROOT / "experiments", own_root / "experiments")
+    content = yaml.safe_load((ROOT / "experiments/tiny.yaml").read_text()) | changed
+    (own_root / "experiments/odd.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(InputError, match=said) as error:
+        plan_steps(read_experiment("odd"))
+    assert "\n" not in str(error.value)
+
+
+def test_real_images_that_come_while_a_process_runs_are_seen(own_root, monkeypatch):
+    """`reproduce` looks before it downloads, and again when all is done."""
+    from synthlib import receipts
+    from synthlib.runs.reproduce import wanted_downloads
+
+    monkeypatch.setenv("SYNTHLIB_DATA", str(own_root / "data"))
+    step = next(step for step in plan_steps(read_experiment("colab")) if step.notebook == "03_eval")
+    assert wanted_downloads([step]) == ["cifar10"]
+    assert receipts.input_digests(step.parameters)["real images"] is None
+    (own_root / "data/cifar10").mkdir(parents=True)
+    (own_root / "data/cifar10/test_batch").write_bytes(b"images")
+    assert wanted_downloads([step]) == []
+    assert receipts.input_digests(step.parameters)["real images"] is not None
+
+
+def test_a_figure_alone_has_its_hosted_sets_downloaded_too():
+    from synthlib.runs.reproduce import wanted_downloads
+
+    steps = plan_steps(read_experiment("hosted"), ["F1"])
+    assert [step.notebook for step in steps] == ["04_figures"] and len(wanted_downloads(steps)) == 12
+
+
+def test_a_table_has_only_the_conditions_that_it_wants():
+    """The seven networks of T2 do not get into T1, which is of ResNet50."""
+    import pandas as pd
+
+    from synthlib.results.rows import only
+    from synthlib.settings import FiguresSettings
+
+    settings = FiguresSettings(**plan_steps(read_experiment("hosted"))[-1].parameters)
+    assert {condition[2] for condition in settings.conditions("T1")} == {"resnet50"}
+    assert len({condition[2] for condition in settings.conditions("T2")}) == 7
+    rows = pd.DataFrame({"dataset": "cifar10", "trick": "merged", "architecture": ["resnet50", "vit_b"]})
+    assert only(rows, settings.conditions("T1"))["architecture"].tolist() == ["resnet50"]
+    assert len(only(rows, settings.conditions("T2"))) == 2 and only(rows, []) is rows
+    with pytest.raises(InputError, match="nothing was evaluated"):
+        only(None, [])

@@ -76,7 +76,7 @@ def test_the_tables_of_the_paper_from_small_archives(tmp_path, record_server):
         serve(record_server, name, authors_archive(name, per_class=2))
     file = root / "experiments" / "hosted.yaml"
     content = yaml.safe_load(file.read_text())
-    content["architectures"] = {"others": ["MBV3"]}
+    content["architectures"] = {"T2": ["MBV3", "vit"], "others": ["MBV3"]}
     content["train"] |= {"epochs": 1, "replicates": 2, "image_size": 32, "device": "cpu"}
     content["evaluate"] = {"shuffles": 2, "device": "cpu"}
     sizes = {"cifar10": 32, "cifar100": 32, "eurosat": 64}
@@ -93,6 +93,7 @@ def test_the_tables_of_the_paper_from_small_archives(tmp_path, record_server):
     run = table[table["status"] == "run"]
     ran = set(map(tuple, run[["dataset", "trick"]].drop_duplicates().to_numpy()))
     assert ran == {(hosted.dataset, hosted.trick) for hosted in HOSTED.values()}
+    assert set(run["architecture"]) == {"mobilenet_v3_small"}  # though T2 has another one too
     assert set(run["evaluation_mode"]) == {"eval", "authors", "authors_best"} and set(run["images"]) == {"hosted"}
     assert (run["n_replicates"] == 2).all() and (run["n_generation_seeds"] == 1).all()
     assert run["ci_method"].str.contains("training seeds only").all()

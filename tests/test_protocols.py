@@ -765,6 +765,7 @@ def test_nobody_is_told_and_nothing_imported_where_nothing_is_asked(tiny, tmp_pa
     train_replicates(synthetic(), settings(), tmp_path)
     assert sorted(file.name for file in tmp_path.iterdir()) == [
         "history.csv",
+        "model-r0.csv",
         "model-r0.safetensors",
         "model-r0.safetensors.key",
     ]

@@ -323,7 +323,7 @@ def test_images_of_several_sizes_are_cropped_and_resized_only_if_asked(tmp_path)
     write(tmp_path / "bee/d.png", (0, 255, 0), (30, 30))
     with pytest.raises(InputError) as error:
         load_real("own", "test", str(tmp_path))
-    one_line(error, "20 x 10 (ant/a.png)", "8 x 16 (ant/c.png)", "image_size")
+    one_line(error, "20 x 10 (ant/a.png)", "expected squares", "image_size")
     real = load_real("own", "test", str(tmp_path), image_size=6)
     assert real.images.shape == (4, 3, 6, 6)
     red, green = torch.tensor([255, 0, 0]), torch.tensor([0, 255, 0])
@@ -333,7 +333,15 @@ def test_images_of_several_sizes_are_cropped_and_resized_only_if_asked(tmp_path)
     (tmp_path / "ant/c.png").unlink()
     (tmp_path / "bee/d.png").unlink()
     write(tmp_path / "bee/d.png", (0, 255, 0), (20, 10))
-    assert load_real("own", "test", str(tmp_path), image_size=6).images.shape == (3, 3, 10, 20)  # one size: as they are
+    assert load_real("own", "test", str(tmp_path), image_size=6).images.shape == (3, 3, 6, 6)  # one size, but no squares
+    for number, side in enumerate((8, 8, 9)):
+        write(tmp_path / "squares" / "ant" / f"{number}.png", (1, 1, 1), (side, side))
+    write(tmp_path / "squares" / "bee" / "0.png", (1, 1, 1), (8, 8))
+    with pytest.raises(InputError) as error:
+        load_real("own", "test", str(tmp_path / "squares"))
+    one_line(error, "8 x 8 (ant/0.png)", "9 x 9 (ant/2.png)", "image_size")
+    (tmp_path / "squares/ant/2.png").unlink()
+    assert load_real("own", "test", str(tmp_path / "squares"), image_size=6).images.shape == (3, 3, 8, 8)  # as they are
 
 
 def test_classes_that_do_not_match_are_told_with_both_lists(tmp_path):
@@ -453,7 +461,7 @@ def test_real_images_train_a_classifier(tmp_path, settings):
 
 def test_a_fingerprint_changes_with_the_images_and_costs_no_reading_of_them(tmp_path):
     def fresh(path):  # as another process would find it
-        digests.fingerprint.cache_clear()
+        digests._folder_fingerprint.cache_clear()
         return digests.fingerprint(path)
 
     for name in ("ant", "bee"):

@@ -57,7 +57,7 @@ def evaluated(root, trick, hits, dataset="digits", architecture="cnn", n_train=1
 
     def row(mode, replicate, accuracy):
         scores = {"accuracy_percent": accuracy, "top5_percent": top5, "ece_percent": 2.0 + replicate}
-        seeds = {"replicate": replicate, "generation_seed": 10 + replicate, "training_seed": 20 + replicate}
+        seeds = {"replicate": replicate, "generation_seed": f"10:{replicate}", "training_seed": 20 + replicate}
         counts = {"n_train": n_train, "n_steps": 50, "n_test": 10}
         table.append(who | {"evaluation_mode": mode} | seeds | counts | scores)
 

@@ -155,8 +155,15 @@ def decode_items(items: list[Item], place: Path, what: str, image_size: int) -> 
     """
     pictures = _pictures(items, place, what)
     first = next(pictures)
+    if fitted := first.width != first.height:  # networks see squares
+        if not image_size:
+            raise SourceError(
+                f"{place} has images of {_size(first)} ({items[0].file}); expected squares: give image_size, to which each is "
+                "cropped and resized."
+            )
+        first = _fit(first, image_size)
     pixels = np.empty((len(items), 3, first.height, first.width), np.uint8)
-    pixels[0], fitted = _channels(first), False
+    pixels[0] = _channels(first)
     for number, image in enumerate(pictures, 1):
         if image.size != first.size and not fitted:
             if not image_size:

@@ -72,7 +72,7 @@ class Classifier:
     images: str  # that it learnt from: "drawn" by 01_generate, "hosted" by the authors, "imported" or "real"
     architecture: str
     init: str  # "scratch" or "imagenet"
-    protocol: str  # of training: "miniature", "authors", "careful" or "own"
+    protocol: str  # of training, and what was given in its place: "careful, epochs=15"
     replicate: int
     generation_seed: str  # experiment seed:replicate; of a set that was made elsewhere "given <digest>:0"
     training_seed: int

@@ -4,13 +4,18 @@ from collections.abc import Callable
 
 import torch
 
-from synthlib.inputs import choose
+from synthlib.inputs import InputError, choose
 
 
 def _pocket_referee(images: torch.Tensor) -> torch.Tensor:
     """The last layer but one of the pocket referee, a small CNN trained on glyphs of fonts the generator never saw."""
     from synthlib.pocket import referee  # only here: no other wing needs the embedded model's weights
 
+    if tuple(images.shape[1:]) != (3, 32, 32):
+        raise InputError(
+            f"images are {images.shape[2]} x {images.shape[3]}, and pocket-referee-v1 sees 32 x 32; take measures in another "
+            "feature_space, or set measures to []."
+        )
     return referee.features(images)
 
 

@@ -61,8 +61,8 @@ def glyph_logits(images: torch.Tensor) -> torch.Tensor:
         return torch.cat([referee(part)[0] for part in images.split(500)])
 
 
-def checkpoint_referee(path: Path, device: str) -> tuple[list[str], Callable[[torch.Tensor], torch.Tensor]]:
-    """A checkpoint of 02_train as a referee, such as one that learned from the real pool: its classes, and images -> logits."""
+def checkpoint_referee(path: Path, device: str) -> tuple[dict, Callable[[torch.Tensor], torch.Tensor]]:
+    """A checkpoint of 02_train as a referee, such as one that learned from the real pool: its record, and images -> logits."""
     model, record = load_model(path)
     model, preparation = model.to(device_named(device)), preparation_of(record)
-    return record["classes"], lambda images: predict_eval(model, images, preparation)
+    return record, lambda images: predict_eval(model, images, preparation)

@@ -18,7 +18,7 @@ VARIANTS = {
     "split": SPLITS,
     "images": ("drawn", "hosted", "imported", "real"),
     "init": INITS,
-    "protocol": ("miniature", "authors", "careful", "own"),
+    "protocol": ("miniature", "authors", "careful"),
 }
 
 

@@ -37,6 +37,21 @@ def read_evaluations(dirs: Iterable[str | Path]) -> pd.DataFrame:
     return in_order(rows)
 
 
+def only(rows: pd.DataFrame | None, conditions: Sequence[tuple[str, ...]]) -> pd.DataFrame:
+    """The rows of some conditions, (data set, trick, architecture), or all where none is named.
+
+    InputError: nothing was evaluated.
+    """
+    if rows is None:
+        raise InputError(
+            "nothing was evaluated; expected 03_eval folders: run notebooks/03_eval.ipynb, or ask for F1 only."
+        )
+    if not conditions:
+        return rows
+    mine = pd.MultiIndex.from_frame(rows[["dataset", "trick", "architecture"]]).isin(conditions)
+    return rows[mine].reset_index(drop=True)
+
+
 def read_measures(dirs: Iterable[str | Path]) -> pd.DataFrame:
     """Diversity measures of 03_eval step folders, one row per (data set, trick, images, replicate, measure).
 
@@ -130,7 +145,12 @@ def diversity_against_accuracy(rows: pd.DataFrame, measures: pd.DataFrame) -> pd
         raise InputError(
             "no evaluated folder has measures; expected measures.csv: run notebooks/03_eval.ipynb with `measures` set."
         )
-    joined = rows.merge(measures, on=["dataset", "trick", "images", "replicate"], how="inner", sort=False)
+    of = (
+        rows["generation_seed"].astype(str).str.rpartition(":")[2].astype(int)
+    )  # the images' replicate, not the classifier's
+    measured = measures.rename(columns={"replicate": "image_replicate"})
+    on = ["dataset", "trick", "images", "image_replicate"]
+    joined = rows.assign(image_replicate=of).merge(measured, on=on, how="inner", sort=False)
     if joined.empty:
         raise InputError(
             "no measured replicate was also evaluated; expected some: give 03_eval folders of the same conditions."

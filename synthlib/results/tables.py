@@ -50,7 +50,10 @@ def accuracy_by_trick(
             if name == "accuracy_percent" or values.notna().any():
                 row |= dict(zip((name, *bounds), statistics.t_interval(values, level), strict=True))
         seeds = group["generation_seed"].nunique(), group["training_seed"].nunique()
-        row |= {"ci_method": statistics.interval_method(len(group), *seeds), "n_replicates": len(group)}
+        method = statistics.interval_method(len(group), *seeds)
+        if row["images"] == "real":
+            method = method.replace("generation", "draws of the pool and" if seeds[1] < 2 else "draws of the pool")
+        row |= {"ci_method": method, "n_replicates": len(group)}
         row |= {"n_generation_seeds": seeds[0], "n_training_seeds": seeds[1], **_counts_of(group, condition)}
         table.append(row | {"status": "run"})
     have = {(row["dataset"], row["trick"], row["architecture"]) for row in table}

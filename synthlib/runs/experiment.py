@@ -14,6 +14,7 @@ from synthlib.settings import ARCHITECTURE_ALIASES, MERGED_TRICKS, SETTINGS, TRI
 # What an experiment file may say, and the notebook whose parameters a section of it sets.
 SECTIONS = {"generate": "01_generate", "train": "02_train", "evaluate": "03_eval"}
 KEYS = {"title", "note", "results", "datasets", "tricks", "architectures", "measured", "by_dataset", "sets", *SECTIONS}
+PLANNED = {"run_dir", "dataset", "trick", "architecture", "generated_dir", "trained_dir", "measures", "reuse_dirs"}
 OTHERS = "others"  # under architectures: those of the results that are not named there
 Condition = tuple[str, str, str]  # data set, trick, architecture or ""
 
@@ -94,10 +95,13 @@ def read_experiment(name: str) -> Experiment:
         choose("data set", dataset, paths.dataset_files())
     known = read_results()
     wanted = [choose("result", result, known) for result in content["results"]]
-    by_dataset = content.get("by_dataset") or {}
-    for dataset, own in by_dataset.items():
+    tricks = content.get("tricks", list(TRICKS))
+    if not isinstance(tricks, list) or not tricks:
+        raise InputError(f"{file}: tricks is {tricks!r}; expected a list of some, or leave the line out for all.")
+    by_dataset = _mapping(content, "by_dataset", file.name)
+    for dataset in by_dataset:
         choose(f"data set in by_dataset of {file.name}", dataset, content["datasets"])
-        for section in own:
+        for section in _mapping(by_dataset, dataset, file.name):
             choose(f"section of {dataset} in {file.name}", section, SECTIONS)
     return Experiment(
         name=name,
@@ -105,11 +109,11 @@ def read_experiment(name: str) -> Experiment:
         note=content["note"],
         results=tuple(known[result] for result in wanted),
         datasets=tuple(content["datasets"]),
-        tricks=tuple(trick_name(trick) for trick in content.get("tricks", TRICKS)),
+        tricks=tuple(trick_name(trick) for trick in tricks),
         architectures=_architectures(content["architectures"], wanted, file.name),
         sets=choose(f"sets in {file.name}", content.get("sets", "drawn"), ("drawn", "hosted")),
-        parameters=_by_notebook(content),
-        by_dataset={dataset: _by_notebook(own) for dataset, own in by_dataset.items()},
+        parameters=_by_notebook(content, file.name),
+        by_dataset={name: _by_notebook(by_dataset[name], file.name) for name in by_dataset},
         measured=content.get("measured") or {},
     )
 
@@ -120,16 +124,31 @@ def _architectures(given: list | dict[str, list], wanted: list[str], file: str) 
     for result in of:
         choose(f"result under architectures in {file}", result, [*wanted, OTHERS])
     for result in wanted:
-        if not isinstance(of.get(result, of.get(OTHERS)), list):
+        named = of.get(result, of.get(OTHERS))
+        if not isinstance(named, list) or not named or not all(isinstance(name, str) for name in named):
             raise InputError(
                 f"{file}: no architectures for {result}; expected a list under {result} or under {OTHERS}."
             )
     return {result: tuple(architecture_name(name) for name in of.get(result, of.get(OTHERS))) for result in wanted}
 
 
-def _by_notebook(content: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def _mapping(content: dict[str, Any], key: str, file: str) -> dict[str, Any]:
+    """What a key of an experiment file maps; {} where it is left out. InputError: no mapping."""
+    value = content.get(key, {})
+    if not isinstance(value, dict):
+        raise InputError(f"{file}: {key} is {value!r}; expected a mapping of names to values, or leave the line out.")
+    return value
+
+
+def _by_notebook(content: dict[str, Any], file: str) -> dict[str, dict[str, Any]]:
     """Notebook -> the parameters that the sections of an experiment file, or of one of its data sets, set there."""
-    return {notebook: content.get(section) or {} for section, notebook in SECTIONS.items()}
+    found = {notebook: _mapping(content, section, file) for section, notebook in SECTIONS.items()}
+    for notebook, parameters in found.items():
+        for name in set(parameters) & PLANNED:
+            raise InputError(
+                f"{file}: {name} for {notebook} follows from the results that are wanted; leave it out there."
+            )
+    return found
 
 
 def notebook_defaults(step: str) -> dict[str, Any]:
@@ -172,6 +191,10 @@ def plan_steps(experiment: Experiment, only: Iterable[str] = (), cell: str = "")
         if name not in steps:
             raise InputError(f"cell {cell} cannot be run: {NOT_HOSTED}; choose another trick or experiment.")
         return _needed(steps, [name])
+    if not steps and not any(set_folder(experiment, *c[:2]) for c in _conditions(experiment, experiment.results)):
+        raise InputError(
+            f"experiment {experiment.name} has nothing to run: its results want no trick that it has images of."
+        )
     known = {result.id: result for result in experiment.results}
     chosen = [known[choose(f"result of experiment {experiment.name}", name, known)] for name in only]
     figures = _add_figures(steps, experiment, tuple(chosen) or experiment.results)
@@ -252,7 +275,9 @@ def _add_figures(steps: dict[str, PlannedStep], experiment: Experiment, results:
         "evaluated_dirs": [step.run_dir for step in tested],
         "generated_dirs": [folder for folder in folders.values() if folder],
         "figures_dir": f"figures/{experiment.name}",
-        "wanted": ["/".join(condition) for condition in conditions if condition[2]],
+        "wanted": [
+            f"{result.id}: {'/'.join(c)}" for result in results for c in _conditions(experiment, (result,)) if c[2]
+        ],
         "not_run": [f"{'/'.join(c)}: {NOT_HOSTED}" for c in conditions if c[2] and c not in there],
         "note": experiment.note,
     }

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from synthlib import digests, hub, paths, receipts
+from synthlib import hub, paths, receipts
 from synthlib.data.hosted import HOSTED, REAL
 from synthlib.digests import notebook_digest
 from synthlib.inputs import InputError
@@ -151,12 +151,13 @@ def wanted_downloads(steps: list[PlannedStep]) -> list[str]:
     found = {}
     for step in steps:
         given = step.parameters
-        hosted = Path(given.get("generated_dir", "")).name
-        if hosted in HOSTED and paths.resolve(given["generated_dir"]) == paths.data_home() / hosted:
-            found[hosted] = receipts.read_receipt(paths.data_home() / hosted) is not None
+        for folder in [given.get("generated_dir", ""), *given.get("generated_dirs", ())]:
+            name = Path(folder).name
+            if name in HOSTED and paths.resolve(folder) == paths.data_home() / name:
+                found[name] = receipts.read_receipt(folder) is not None
         reads_real = step.notebook == "03_eval" or given.get("test_every") or given.get("trick") in REAL_TRICKS
         if reads_real and given["dataset"] in REAL and not given["real_dir"]:
-            found[given["dataset"]] = digests.fingerprint(paths.data_home() / given["dataset"]) is not None
+            found[given["dataset"]] = any((paths.data_home() / given["dataset"]).glob("[!.]*"))
     return [name for name, there in found.items() if not there]
 
 

@@ -30,7 +30,14 @@ def normalisation_of(architecture: str) -> str:
         import timm
 
         config = timm.get_pretrained_cfg(architecture, allow_unregistered=True)
-        return {(0.5, 0.5, 0.5): "half", (0, 0, 0): "none"}.get(tuple(config.mean) if config else (), "imagenet")
+        known = {(0.5, 0.5, 0.5): "half", (0, 0, 0): "none", (0.485, 0.456, 0.406): "imagenet"}
+        mean = tuple(config.mean) if config else (0.485, 0.456, 0.406)
+        if mean not in known:
+            raise InputError(
+                f"{architecture}'s weights were trained on images of mean {mean}; expected those of {', '.join(known.values())}: "
+                "name the nearest as `normalisation`."
+            )
+        return known[mean]
     return "imagenet"
 
 

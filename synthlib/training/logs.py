@@ -1,6 +1,7 @@
-"""Who else is told of a training: TensorBoard and Weights & Biases, when asked. The history is kept in any case."""
+"""Who is told of a training, epoch by epoch: a CSV file always, TensorBoard and Weights & Biases when asked."""
 
 import contextlib
+import csv
 import importlib.util
 import json
 from collections.abc import Callable, Iterator
@@ -13,13 +14,13 @@ from synthlib.settings import TrainSettings
 
 @contextlib.contextmanager
 def epoch_logger(settings: TrainSettings, name: Path, replicate: int) -> Iterator[Callable[[dict], None]]:
-    """Gives a function that takes each history row of one training and passes its numbers on to `settings.log_to`.
+    """Gives a function that takes each history row of one training, writes it to <name>.csv and to `settings.log_to`.
 
-    TensorBoard's files lie in <name>.tensorboard, those of Weights & Biases in <name>.wandb. InputError: one that is asked
-    for is not installed.
+    The file begins anew with epoch 1; a training that goes on appends. TensorBoard's files lie in <name>.tensorboard, those
+    of Weights & Biases in <name>.wandb. InputError: one that is asked for is not installed.
     """
     with contextlib.ExitStack() as stack:
-        writers = []
+        writers = [lambda row: _append(Path(f"{name}.csv"), row)]
         if "tensorboard" in settings.log_to:
             _require("tensorboard")
             from torch.utils.tensorboard import SummaryWriter
@@ -43,6 +44,14 @@ def epoch_logger(settings: TrainSettings, name: Path, replicate: int) -> Iterato
                 write(row)
 
         yield tell
+
+
+def _append(path: Path, row: dict) -> None:
+    new = row["epoch"] == 1 or not path.exists()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w" if new else "a", newline="", encoding="utf-8") as file:
+        lines = [list(row), list(row.values())] if new else [list(row.values())]
+        csv.writer(file, lineterminator="\n").writerows(lines)
 
 
 def _require(package: str) -> None:

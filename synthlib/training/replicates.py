@@ -6,6 +6,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from synthlib import digests, receipts
@@ -96,14 +97,18 @@ def chosen_images(images: SyntheticSet, settings: TrainSettings, source: int) ->
         raise InputError(
             f"unused_images is {settings.unused_images}; expected a multiple of the {n_classes} classes: the same of each."
         )
-    wanted = settings.images_per_class or (int(counts.max()) - left_out if left_out else 0)
-    least = int(counts.min())
-    if least < max(wanted, 1) + left_out:
+    least, wanted = int(counts.min()), max(settings.images_per_class, 1) + left_out
+    if least < wanted:
         name = images.classes[int(counts.argmin())]
         raise InputError(
-            f"replicate {source} has {least} images of {name!r}; expected at least {max(wanted, 1) + left_out}, generate more."
+            f"replicate {source} has {least} images of {name!r}; expected at least {wanted}, generate more."
         )
-    return images.replicate(source, wanted)
+    labels, index = images.labels.numpy(), images.column("index")
+    keep = np.ones(len(labels), bool)
+    for label in range(n_classes) if left_out else ():
+        mine = np.flatnonzero(labels == label)
+        keep[mine[np.argsort(index[mine], kind="stable")][len(mine) - left_out :]] = False
+    return images.part(keep).replicate(source, settings.images_per_class)
 
 
 def _train_one(

@@ -1,7 +1,7 @@
 """Train one classifier on tensors in memory: seeded, repeatable to the bit, resumable by epoch.
 
 The loop of the authors' released code (AdamW, cosine over the epochs, cross entropy) with its knobs as parameters: see
-experiments/protocols.yaml. It never sees a real image but through `test`, a function that the caller hands it.
+experiments/protocols.yaml. What it is tested on while training only `test` knows, a function that the caller hands it.
 """
 
 import copy
@@ -164,6 +164,7 @@ def _train(
                     add(rows.stop - rows.start, False)
             rate = learning_rate_at(epoch * len(steps), *rates)
             history.append(_history_row(epoch, losses, correct, len(images), rate))  # the one wait for the device
+            add(0, False, f"loss {history[-1]['loss']:.3f}")
             with average.in_place():
                 if test and settings.test_every and (epoch + 1) % settings.test_every == 0:
                     tested = test(copy.deepcopy(model), preparation)
