@@ -333,7 +333,8 @@ def test_images_of_several_sizes_are_cropped_and_resized_only_if_asked(tmp_path)
     (tmp_path / "ant/c.png").unlink()
     (tmp_path / "bee/d.png").unlink()
     write(tmp_path / "bee/d.png", (0, 255, 0), (20, 10))
-    assert load_real("own", "test", str(tmp_path), image_size=6).images.shape == (3, 3, 6, 6)  # one size, but no squares
+    alike = load_real("own", "test", str(tmp_path), image_size=6)
+    assert alike.images.shape == (3, 3, 6, 6)  # one size, but no squares
     for number, side in enumerate((8, 8, 9)):
         write(tmp_path / "squares" / "ant" / f"{number}.png", (1, 1, 1), (side, side))
     write(tmp_path / "squares" / "bee" / "0.png", (1, 1, 1), (8, 8))
