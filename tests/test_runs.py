@@ -136,7 +136,7 @@ def test_a_plot_cell_edited_executes_01_again_and_draws_nothing(kit):
 
 def test_the_training_loop_edited_retrains_and_generates_nothing(kit):
     shards, models = times(kit, SHARDS), times(kit, MODELS)
-    edit(kit / "synthlib/training/train.py", "math.cos(math.pi", "math.cos(0.9 * math.pi")
+    edit(kit / "synthlib/training/optimise.py", "math.cos(math.pi", "math.cos(0.9 * math.pi")
     again = reproduce(kit)
     assert {name.split("/")[0] for name in again} == {"02_train", "03_eval", "04_figures"}
     assert times(kit, SHARDS) == shards
@@ -328,7 +328,7 @@ def test_sigterm_and_ctrl_c_end_a_run_after_the_block_in_work_and_the_next_goes_
     ("notebook", "params", "said"),
     [
         ("02_train", {"epoch": 3}, "did you mean 'epochs'"),
-        ("02_train", {"architecture": "resnt"}, "did you mean 'resnet'"),
+        ("02_train", {"architecture": "resnt"}, "did you mean resnet"),
         ("01_generate", {"trick": "multi_domian"}, "did you mean 'multi_domain'"),
         ("01_generate", {"images_per_class": -2}, "images_per_class is -2"),
         ("01_generat", {}, "did you mean '01_generate'"),
