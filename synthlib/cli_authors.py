@@ -325,7 +325,9 @@ def _said_of(record: dict) -> str:
     network = f"{record['architecture']} for {record['image_size']} px"
     if "chosen" not in record:
         return f"{network}; no record, so nothing is known of its training, nor how its epoch was chosen"
-    best = record["chosen"] != "last"
+    from synthlib.training.checkpoint import BEST_ON_TEST
+
+    best = record["chosen"] == BEST_ON_TEST
     chosen = f"{record['chosen']}, so its accuracy there flatters it" if best else "last epoch"
     return (
         f"{network}, {record['n_train']:,} training images, protocol {record['protocol']}\n"

@@ -52,7 +52,8 @@ def accuracy_by_trick(
         seeds = group["generation_seed"].nunique(), group["training_seed"].nunique()
         method = statistics.interval_method(len(group), *seeds)
         if row["images"] == "real":
-            method = method.replace("generation", "draws of the pool and" if seeds[1] < 2 else "draws of the pool")
+            method = method.replace("generation seeds only", "draws of the pool only")
+            method = method.replace("generation and", "draws of the pool and")
         row |= {"ci_method": method, "n_replicates": len(group)}
         row |= {"n_generation_seeds": seeds[0], "n_training_seeds": seeds[1], **_counts_of(group, condition)}
         table.append(row | {"status": "run"})
