@@ -22,6 +22,7 @@ def add_commands(commands: Any) -> None:
     )
     command.add_argument("--outdir", type=Path, required=True, help="writes OUTDIR/<class>/<image_id>.png")
     command.add_argument("--domains", nargs="+", default=[], help="for multi_domain (default: the paper's ten)")
+    command.add_argument("--prompts_file", default="", help="for prompt_list: a YAML file of the prompts of each class")
     command.add_argument("--min_scale", type=float, help="random_guidance: lowest guidance scale (default 1)")
     command.add_argument("--max_scale", type=float, help="random_guidance: highest guidance scale (default 5)")
     command.add_argument("--n_samples", type=int, default=2, help="images per prompt: n_samples x n_iter (default 2)")
@@ -110,7 +111,7 @@ def _generate(options: argparse.Namespace) -> None:
 
     trick = trick_name(options.trick)
     spec = read_spec("own", options.classes, options.domains)
-    prompts_per_class = len(spec.domains) if trick == "multi_domain" else 1
+    prompts_per_class = len(spec.domains) if trick in ("multi_domain", "domain_guidance") else 1
     outdir = options.outdir.absolute()
     beside = outdir.with_name(f".{outdir.name}.synthlib")  # not inside, where ImageFolder would take it for a class
     given = {
@@ -119,6 +120,7 @@ def _generate(options: argparse.Namespace) -> None:
         "classes": options.classes,
         "trick": trick,
         "domains": options.domains,
+        "prompts_file": options.prompts_file,
         "images_per_class": options.n_samples * options.n_iter * prompts_per_class,
         "num_inference_steps": options.ddim_steps,
         "seed": options.seed,

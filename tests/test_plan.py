@@ -53,13 +53,29 @@ def test_random_guidance_is_uniform_per_image(settings):
     assert abs(scales.mean() - 3) < 0.05 and abs(scales.std() - 2 / np.sqrt(12)) < 0.03
 
 
+def test_domain_guidance_has_the_prompts_of_multi_domain_and_guidance_of_its_own_that_is_drawn(settings):
+    given = {"images_per_class": 20, "min_scale": 2, "max_scale": 4}
+    both, domains, guidance = (
+        whole(settings("01_generate", trick=trick, **given))
+        for trick in ("domain_guidance", "multi_domain", "random_guidance")
+    )
+    assert both["prompt"].equals(domains["prompt"]) and both["domain"].equals(domains["domain"])
+    assert set(both["trick"].to_pylist()) == {"domain_guidance"}
+    scales = both["guidance_scale"].to_numpy()
+    assert 2 <= scales.min() < 2.1 and 3.9 < scales.max() <= 4 and len(set(scales.tolist())) == 200
+    assert set(scales.tolist()).isdisjoint(guidance["guidance_scale"].to_pylist())
+    assert set(both["seed"].to_pylist()).isdisjoint(domains["seed"].to_pylist() + guidance["seed"].to_pylist())
+    integers = whole(settings("01_generate", trick="domain_guidance", guidance_draw="integer", **given))
+    assert set(integers["guidance_scale"].to_pylist()) == {2, 3, 4}
+
+
 def test_every_image_has_a_seed_and_id_of_its_own(settings):
     seen, ids = [], []
-    for trick in ("base_class", "class_prompt", "multi_domain", "random_guidance"):
+    for trick in ("base_class", "class_prompt", "multi_domain", "random_guidance", "domain_guidance"):
         rows = whole(settings("01_generate", trick=trick, images_per_class=50, replicates=2))
         seen += rows["seed"].to_pylist()
         ids += rows["image_id"].to_pylist()
-    assert len(set(seen)) == len(seen) == len(set(ids)) == 4 * 2 * 10 * 50
+    assert len(set(seen)) == len(seen) == len(set(ids)) == 5 * 2 * 10 * 50
 
 
 def test_a_row_does_not_depend_on_how_many_others_there_are(settings):

@@ -40,6 +40,41 @@ def write_tiny_sd(folder, width=8):
     return folder
 
 
+def write_tiny_variations(folder, width=8):
+    """A diffusers folder of the image variations' layout (lambdalabs/sd-image-variations-diffusers); native size 64 x 64.
+
+    Each of its networks has the layout of the great one's, and the feature extractor resizes to 32 px.
+    """
+    from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
+    from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    folder = Path(folder)
+    torch.manual_seed(3)
+    CLIPVisionModelWithProjection(CLIPVisionConfig(
+        hidden_size=32, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=32, patch_size=8,
+        projection_dim=16,
+    )).save_pretrained(folder / "image_encoder")  # fmt: skip
+    CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(
+        folder / "feature_extractor"
+    )
+    UNet2DConditionModel(
+        sample_size=8, block_out_channels=(width,) * 2, layers_per_block=1, cross_attention_dim=16, attention_head_dim=2,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        norm_num_groups=4,
+    ).save_pretrained(folder / "unet")  # fmt: skip
+    tiny_vae(AutoencoderKL, width, 4, 0.18215, 64).save_pretrained(folder / "vae")
+    PNDMScheduler(
+        skip_prk_steps=True, beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, steps_offset=1
+    ).save_pretrained(folder / "scheduler")
+    write_index(folder, "StableDiffusionImageVariationPipeline", {
+        "image_encoder": ["transformers", "CLIPVisionModelWithProjection"],
+        "feature_extractor": ["transformers", "CLIPImageProcessor"],
+        "unet": ["diffusers", "UNet2DConditionModel"], "vae": ["diffusers", "AutoencoderKL"],
+        "scheduler": ["diffusers", "PNDMScheduler"], "safety_checker": [None, None], "requires_safety_checker": False,
+    })  # fmt: skip
+    return folder
+
+
 def write_tiny_sdxl(folder):
     """A diffusers folder of Stable Diffusion XL's layout; native size 64 x 64."""
     from diffusers import AutoencoderKL, EulerDiscreteScheduler, UNet2DConditionModel

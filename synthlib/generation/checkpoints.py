@@ -12,7 +12,10 @@ from synthlib.devices import TORCH_TYPES, device_named
 from synthlib.generation.pipelines import OtherModel, open_pipeline
 from synthlib.inputs import InputError
 from synthlib.receipts import read_json
+from synthlib.settings import IMAGE_TRICKS
 
+# Stable Diffusion v1 drawing from text, and tuned to draw from CLIP's embedding of an image.
+TEXT_MODEL, IMAGE_MODEL = "StableDiffusionPipeline", "StableDiffusionImageVariationPipeline"
 # Stable Diffusion v1's noise schedule, explicit: a checkpoint's own config may be PNDM's, which would clip the samples.
 DDIM = {
     "num_train_timesteps": 1000,
@@ -29,7 +32,10 @@ DDIM = {
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The parts of a latent diffusion model, ready on a device. `height` and `width` are its native pixels."""
+    """The parts of a latent diffusion model, ready on a device. `height` and `width` are its native pixels.
+
+    One that draws from images (`takes_images`) has an image_encoder and its feature_extractor in place of the text's two.
+    """
 
     folder: Path
     tokenizer: Any
@@ -40,6 +46,8 @@ class Checkpoint:
     height: int
     width: int
     compiled: bool = False
+    image_encoder: torch.nn.Module | None = None
+    feature_extractor: Any = None
 
 
 def for_our_sampler(source: Path) -> bool:
@@ -60,9 +68,29 @@ def for_our_sampler(source: Path) -> bool:
     ours = ("prediction_type", "beta_schedule", "beta_start", "beta_end", "num_train_timesteps")
     return (
         not schedule.get("rescale_betas_zero_snr")
-        and index.get("_class_name") == "StableDiffusionPipeline"
+        and index.get("_class_name") in (TEXT_MODEL, IMAGE_MODEL)
         and all(schedule.get(name, DDIM[name]) == DDIM[name] for name in ours)
     )
+
+
+def takes_images(source: Path) -> bool:
+    """Whether a checkpoint draws from images' embeddings and not from text."""
+    return source.is_dir() and (read_json(source / "model_index.json") or {}).get("_class_name") == IMAGE_MODEL
+
+
+def check_trick(source: Path, trick: str) -> None:
+    """InputError unless a checkpoint draws from what a trick gives it: prompts, or embeddings of pool images."""
+    if takes_images(source) != (trick in IMAGE_TRICKS):
+        draws, gives = ("images", "prompts") if takes_images(source) else ("text", "images")
+        kind = "a text-to-image model" if gives == "prompts" else f"a diffusers folder of a {IMAGE_MODEL}"
+        raise InputError(
+            f"{source} draws from {draws}, but trick {trick!r} gives {gives}; expected {kind}: name one as the model, or choose "
+            f"{'one of ' + ', '.join(IMAGE_TRICKS) if gives == 'prompts' else 'a trick of prompts'}."
+        )
+    if takes_images(source) and not for_our_sampler(source):
+        raise InputError(
+            f"{source} has another noise schedule than Stable Diffusion v1; expected that one: choose such a model."
+        )
 
 
 def scheduler_name(source: Path) -> str:
@@ -93,8 +121,9 @@ def open_checkpoint(
     size = parts["unet"].config.sample_size * vae_factor(parts["vae"])
     if lossy_vae:
         parts["vae"] = _open_tiny_vae(lossy_vae, parts["vae"], TORCH_TYPES[precision])
-    for name in ("text_encoder", "unet", "vae"):
-        parts[name].to(where).eval().requires_grad_(False)
+    for part in parts.values():
+        if isinstance(part, torch.nn.Module):
+            part.to(where).eval().requires_grad_(False)
     if where.type == "cuda":
         torch.backends.cudnn.allow_tf32 = False  # float32 means float32
         for name in ("unet", "vae"):
@@ -105,7 +134,7 @@ def open_checkpoint(
 
 
 def _open_parts(source: Path, dtype: torch.dtype) -> dict[str, Any]:
-    """tokenizer, text_encoder, unet and vae of a diffusers folder or a single file, on the CPU."""
+    """unet, vae and what encodes the text (or the images) of a diffusers folder or a single file, on the CPU."""
     if source.is_file():
         from synthlib.generation.single_file import open_single_file
 
@@ -116,8 +145,14 @@ def _open_parts(source: Path, dtype: torch.dtype) -> dict[str, Any]:
 
     logging.disable_progress_bar()
     kinds = {"text_encoder": CLIPTextModel, "unet": UNet2DConditionModel, "vae": AutoencoderKL}
+    before = {"tokenizer": AutoTokenizer}
+    if takes_images(source):
+        from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
+
+        kinds = {"image_encoder": CLIPVisionModelWithProjection} | {name: kinds[name] for name in ("unet", "vae")}
+        before = {"feature_extractor": CLIPImageProcessor}
     try:
-        parts = {"tokenizer": AutoTokenizer.from_pretrained(source / "tokenizer", local_files_only=True)}
+        parts = {name: kind.from_pretrained(source / name, local_files_only=True) for name, kind in before.items()}
         for name, kind in kinds.items():
             parts[name] = kind.from_pretrained(
                 source / name, use_safetensors=True, torch_dtype=dtype, local_files_only=True
@@ -127,6 +162,13 @@ def _open_parts(source: Path, dtype: torch.dtype) -> dict[str, Any]:
         raise InputError(
             f"cannot open the checkpoint {source}: {line[:200]}; expected a whole diffusers folder, fetch it again."
         )
+    if takes_images(source):
+        given, wanted = parts["image_encoder"].config.projection_dim, parts["unet"].config.cross_attention_dim
+        if given != wanted:
+            raise InputError(
+                f"{source} has embeddings of {given} numbers, its unet takes {wanted}; expected equal ones: mend it."
+            )
+        parts |= {"tokenizer": None, "text_encoder": None}
     return parts
 
 
@@ -175,8 +217,17 @@ def check_size(checkpoint: Checkpoint, height: int, width: int) -> None:
 
 
 def check_words(checkpoint: Checkpoint, prompts: list[str]) -> None:
-    """InputError where a prompt holds a word that a word-level tokenizer does not know; it lists the words it knows."""
-    tokenizer = checkpoint.tokenizer
+    """InputError where a prompt is longer than the text encoder reads, or holds a word that a word-level tokenizer does not
+    know; it lists the words it knows.
+    """
+    tokenizer, most = checkpoint.tokenizer, checkpoint.tokenizer.model_max_length
+    for prompt in prompts:
+        count = len(tokenizer(prompt).input_ids)
+        if count > most:
+            raise InputError(
+                f"the prompt {prompt!r:.200} has {count} tokens with its two ends; expected at most {most}, which is what "
+                f"{checkpoint.folder} reads: shorten it."
+            )
     unknown = tokenizer.unk_token_id
     if unknown is None or unknown in (tokenizer.eos_token_id, tokenizer.pad_token_id):
         return  # CLIP's byte-pair vocabulary spells any word

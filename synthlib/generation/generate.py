@@ -9,12 +9,13 @@ from typing import Any
 import pyarrow as pa
 
 from synthlib import digests, hub, paths, receipts
-from synthlib.data.datasets import DatasetSpec, read_spec
+from synthlib.data.datasets import DatasetSpec, read_prompts, read_spec
 from synthlib.data.shards import shard_bytes
 from synthlib.devices import compile_for, hardware_name, precision_for
 from synthlib.generation import checkpoints
+from synthlib.generation.conditioning import pool_digest, read_pool
 from synthlib.generation.paint import Encoded, Painter, Pending
-from synthlib.generation.plan import Slice, cut, group_rows, groups, n_rows, plan_rows, slice_rows
+from synthlib.generation.plan import GUIDANCE_TRICKS, Slice, cut, group_rows, groups, n_rows, plan_rows, slice_rows
 from synthlib.generation.prompts import sources
 from synthlib.generation.resize import filter_name
 from synthlib.generation.reuse import Existing, drawn_files, identities, ranges, read_if_there
@@ -22,16 +23,20 @@ from synthlib.inputs import InputError
 from synthlib.interrupts import sigterm_between_pieces
 from synthlib.locks import claim
 from synthlib.progress import meter
-from synthlib.settings import GenerateSettings
+from synthlib.settings import IMAGE_TRICKS, GenerateSettings
 
 PLAN_FILE = "plan.json"
 SECONDS_BETWEEN_PARTS = 120  # what is drawn of an unfinished shard is saved so often, should the machine vanish
-# What an image does not depend on: where it goes, how many others there are, how they are cut into shards.
+# What an image does not depend on: where it goes, how many others there are, how they are cut into shards. Or whose content
+# counts: prompts are in the rows, of pool images there is a digest in the key of what is conditioned on them.
 LAYOUT = (
     "run_dir",
     "dataset",
     "classes",
     "domains",
+    "prompts_file",
+    "pool_per_class",
+    "real_dir",
     "trick",
     "images_per_class",
     "replicates",
@@ -63,7 +68,7 @@ class Plan:
     def shards(self) -> Iterator[tuple[Path, list[Slice]]]:
         """The file of each shard and the slices of groups whose images it holds, in order."""
         for number, slices in enumerate(cut(self.settings, self.spec, self.settings.shard_rows)):
-            words = {part.group.class_name: self.spec.classes[part.group.class_name] for part in slices}
+            words = {part.group.class_name: _words(self.spec, part.group.class_name) for part in slices}
             places = [[p.group.replicate, p.group.source, p.group.class_name, p.first, p.last] for p in slices]
             guidance = {part.group.source: _guidance(self.settings, part.group.source) for part in slices}
             content = [self.key.settings, list(self.spec.classes), words, guidance, places]
@@ -76,16 +81,27 @@ class Plan:
 def open_plan(settings: GenerateSettings) -> Plan:
     """Check settings against data set, checkpoint and folder; of a hub's checkpoint, fetch it.
 
-    Raises InputError for an unknown data set, class or domain, for what is no checkpoint, and for an output folder that
-    holds another plan's shards (unless `replace` is set).
+    Raises InputError for an unknown data set, class or domain, for what is no checkpoint or none for this trick, for prompts
+    or pool images that are not there, and for an output folder that holds another plan's shards (unless `replace` is set).
     """
     spec = read_spec(settings.dataset, settings.classes, settings.domains)
+    if settings.trick == "prompt_list":
+        file = paths.resolve(settings.prompts_file or paths.prompts_file(settings.dataset))
+        spec = replace(spec, prompts=read_prompts(file, settings.dataset, spec.classes))
+    if settings.trick in IMAGE_TRICKS and settings.noise != "per_image":
+        raise InputError(
+            f"noise is {settings.noise!r} with trick {settings.trick!r}; expected 'per_image': the authors' script has no order "
+            "for images that are conditioned on images."
+        )
     if settings.revision and not hub.is_hub_id(settings.model):
         raise InputError(
             f"revision is {settings.revision!r}; expected none for a model that is no hub id: leave it empty."
         )
     source = hub.fetch(settings.model, settings.revision, settings.safety == "flag")
     ours = checkpoints.for_our_sampler(source)
+    checkpoints.check_trick(source, settings.trick)
+    if settings.trick in IMAGE_TRICKS:
+        spec = replace(spec, pool=read_pool(settings, list(spec.classes)))
     name, commit = hub.label(settings.model, settings.revision)
     settings = replace(
         settings,
@@ -105,10 +121,15 @@ def open_plan(settings: GenerateSettings) -> Plan:
         "resize": filter_name(settings.resize),
         "lossy": _lossy(settings),
     }
+    pool = pool_digest(spec.pool) if spec.pool else ""
+    if pool:
+        records["pool"] = f"{settings.pool_per_class} of each class, sha256:{pool[:12]}"
     # All that decides an image beside its row: the settings of a shard's key.
     decides = {name: value for name, value in asdict(settings).items() if name not in (*LAYOUT, *GUIDANCE)}
     decides |= {"dataset": spec.name, "templates": spec.templates, "domains": list(spec.domains)}
     decides |= {"device": records["device"], "model": digest}
+    if pool:
+        decides["pool"] = pool
     if settings.lossy_vae:
         decides["lossy_vae"] = receipts.model_digest(settings.lossy_vae)
     plan = Plan(settings, spec, paths.resolve(settings.run_dir), receipts.file_key("shards", decides), records)
@@ -116,9 +137,14 @@ def open_plan(settings: GenerateSettings) -> Plan:
     return plan
 
 
+def _words(spec: DatasetSpec, class_name: str) -> str | list[str]:
+    """What the prompts of a class are made from: its words, or its list of prompts."""
+    return list(spec.prompts.get(class_name, ())) or spec.classes[class_name]
+
+
 def _guidance(settings: GenerateSettings, source: str) -> list:
     """The settings that the guidance of a drawn trick's rows comes from."""
-    return [getattr(settings, name) for name in (GUIDANCE[1:] if source == "random_guidance" else GUIDANCE[:1])]
+    return [getattr(settings, name) for name in (GUIDANCE[1:] if source in GUIDANCE_TRICKS else GUIDANCE[:1])]
 
 
 def _lossy(settings: GenerateSettings) -> str:
@@ -131,7 +157,8 @@ def _lossy(settings: GenerateSettings) -> str:
 def _description(plan: Plan) -> dict[str, Any]:
     """What a folder's plan file says: enough to know whether shards found there belong to a plan."""
     drawn = sources(plan.settings.trick, 3)  # however few are wanted now, all parts of a merged trick
-    own = {"draw settings": plan.key.settings, "trick": plan.settings.trick, "classes": plan.spec.classes}
+    classes = {name: _words(plan.spec, name) for name in plan.spec.classes}
+    own = {"draw settings": plan.key.settings, "trick": plan.settings.trick, "classes": classes}
     own["guidance"] = {source: _guidance(plan.settings, source) for source in drawn}
     return own | {name: value for name, value in plan.records.items() if name != "model"}  # a folder may be renamed
 

@@ -15,6 +15,7 @@ from synthlib.data.datasets import DatasetSpec
 from synthlib.data.shards import encode_png
 from synthlib.devices import device_named, hardware_name
 from synthlib.generation import checkpoints, sampler
+from synthlib.generation.conditioning import PoolEmbeddings
 from synthlib.generation.noise import CompvisNoise, initial_noise
 from synthlib.generation.pipelines import OtherModel, draw_with_pipeline
 from synthlib.generation.plan import Group, group_rows, groups
@@ -22,7 +23,7 @@ from synthlib.generation.prompts import prompts_of
 from synthlib.generation.resize import check_resize, final_size, resize_images
 from synthlib.generation.safety import SafetyChecker, flag, open_safety_checker
 from synthlib.inputs import InputError
-from synthlib.settings import GenerateSettings
+from synthlib.settings import IMAGE_TRICKS, GenerateSettings
 
 T = TypeVar("T")
 ENCODERS = 4  # threads that resize and encode; on a CPU, where drawing needs the cores itself, one
@@ -68,6 +69,7 @@ class Painter:
         self.settings, self.spec = settings, spec
         self.model: checkpoints.Checkpoint | OtherModel | None = None
         self.text: dict[str, torch.Tensor] = {}
+        self.embeddings: PoolEmbeddings | None = None
         self.safety: SafetyChecker | None = None
         self.last: tuple[tuple[Group, int], Future] | None = None
         self.pool = ThreadPoolExecutor(ENCODERS if device_named(settings.device).type == "cuda" else 1)
@@ -81,6 +83,7 @@ class Painter:
         """Give the model's memory back, also where an error's traceback keeps this painter alive."""
         self.pool.shutdown(cancel_futures=True)
         self.model, self.safety, self.last, self.text, self.noise = None, None, None, {}, {}
+        self.embeddings = None
         if torch.cuda.is_initialized():
             torch.cuda.empty_cache()
 
@@ -107,6 +110,10 @@ class Painter:
             )
         if isinstance(model, OtherModel):
             _refuse_what_pipelines_cannot(settings)
+            return
+        if settings.trick in IMAGE_TRICKS:
+            checkpoints.check_size(model, *self.size)
+            self.embeddings = PoolEmbeddings(model, self.spec.pool)
             return
         prompts = prompts_of(self.spec, settings.trick, settings.images_per_class)
         checkpoints.check_words(model, prompts)
@@ -156,9 +163,12 @@ class Painter:
             noise = self.noise[seeds[0]].at(places)
         else:
             noise = initial_noise(seeds, sampler.latent_shape(model, *self.size))
-        text = torch.cat([self.text[prompt] for prompt in prompts])
+        if self.embeddings:
+            given, nothing = self.embeddings.at(rows), self.embeddings.nothing()
+        else:
+            given, nothing = torch.cat([self.text[prompt] for prompt in prompts]), self.text[""]
         steps, until = settings.num_inference_steps, settings.lossy_guidance_until
-        latents = sampler.denoise(model, text, self.text[""], guidance, noise, steps, until)
+        latents = sampler.denoise(model, given, nothing, guidance, noise, steps, until)
         return sampler.decode(model.vae, latents, truncate=settings.noise == "compvis"), latents
 
     def _in_memory(self, work: Callable[..., T], *given: object) -> T:

@@ -4,7 +4,7 @@ An image is a function of its row, the checkpoint, and (device, precision, batch
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,8 +12,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from synthlib.data.datasets import DatasetSpec
-from synthlib.generation.prompts import SLOTS, domain_places, domains_of, prompt_of, sources
-from synthlib.settings import GenerateSettings
+from synthlib.generation.prompts import SLOTS, sources, variant_places, variants
+from synthlib.settings import IMAGE_TRICKS, GenerateSettings
+
+GUIDANCE_TRICKS = ("random_guidance", "domain_guidance")  # those whose guidance is drawn
+AVERAGED = 3  # pool images whose mean conditions an image: second-hand, see paper_facts' domain-gap study
 
 
 def splitmix64(x: np.ndarray) -> np.ndarray:
@@ -66,15 +69,22 @@ def group_rows(group: Group, settings: GenerateSettings, spec: DatasetSpec, firs
 
     Columns: image_id, label, class, prompt, domain, trick, guidance_scale (float32), seed (uint64), replicate, index; and
     for noise "compvis" iteration and slot. `trick` is the drawn trick: a merged row is its source's row. `seed` is the
-    image's own, or for "compvis" the one that all images of a replicate share (the experiment's seed + replicate).
+    image's own, or for "compvis" the one that all images of a replicate share (the experiment's seed + replicate). Where pool
+    images take the place of a prompt, `prompt` says which.
     """
     index = np.arange(first, last, dtype=np.uint64)
     key = hash64(settings.seed, group.replicate, spec.name, group.source, group.class_name)
     with np.errstate(over="ignore"):
         own = splitmix64(key + index)
-    domains = domains_of(spec, group.source)
-    prompts = [prompt_of(spec, group.source, group.class_name, domain) for domain in domains]
-    place = pa.array(domain_places(spec, group.source, index, settings.noise).astype(np.int32))
+    if group.source in IMAGE_TRICKS:
+        ids = spec.pool[group.class_name].ids
+        asked = [(text, "") for text in mixture_texts(ids, *mixtures(group.source, own, len(ids)))]
+        place = np.arange(len(asked))
+    else:
+        asked = variants(spec, group.source, group.class_name)
+        place = variant_places(len(asked), index, settings.noise)
+    prompts, domains = (pa.array([pair[part] for pair in asked], pa.string()) for part in (0, 1))
+    place = pa.array(place.astype(np.int32))
     n = last - first
     name = f"{spec.name}-{group.source}-{group.class_name}-r{group.replicate}-".replace(" ", "_")
     number = pc.utf8_lpad(pa.array(index).cast(pa.string()), 6, "0")
@@ -84,7 +94,7 @@ def group_rows(group: Group, settings: GenerateSettings, spec: DatasetSpec, firs
         "label": pa.repeat(pa.scalar(list(spec.classes).index(group.class_name), pa.int64()), n),
         "class": pa.repeat(group.class_name, n),
         "prompt": pa.DictionaryArray.from_arrays(place, prompts).cast(pa.string()),
-        "domain": pa.DictionaryArray.from_arrays(place, list(domains)).cast(pa.string()),
+        "domain": pa.DictionaryArray.from_arrays(place, domains).cast(pa.string()),
         "trick": pa.repeat(group.source, n),
         "guidance_scale": pa.array(guidance_scales(group, own, settings, spec)),
         "seed": pa.array(np.full(n, settings.seed + group.replicate, np.uint64) if compvis else own),
@@ -92,7 +102,7 @@ def group_rows(group: Group, settings: GenerateSettings, spec: DatasetSpec, firs
         "index": pa.array(index.astype(np.int64)),
     }
     if compvis:
-        in_prompt = index // np.uint64(SLOTS * len(domains))
+        in_prompt = index // np.uint64(SLOTS * len(asked))
         columns["iteration"] = pa.array(in_prompt.astype(np.int64))
         columns["slot"] = pa.array((index % np.uint64(SLOTS)).astype(np.int64))
     return pa.table(columns)
@@ -101,12 +111,12 @@ def group_rows(group: Group, settings: GenerateSettings, spec: DatasetSpec, firs
 def guidance_scales(group: Group, own: np.ndarray, settings: GenerateSettings, spec: DatasetSpec) -> np.ndarray:
     """Guidance of each image, float32 [N], from numbers of its own (`own`, uint64 [N]).
 
-    Fixed but for random guidance, where `guidance_draw` says how it is drawn from min_scale to max_scale: "uniform" and
-    "integer" anew for each image, "per_run_integer" once for a replicate, as the authors' random_scale draws
-    random.randint(min_scale, max_scale) once a script run (create_dataset.py; their generator had no seed).
+    Fixed but for random guidance (alone or with domains), where `guidance_draw` says how it is drawn from min_scale to
+    max_scale: "uniform" and "integer" anew for each image, "per_run_integer" once for a replicate, as the authors' random_scale
+    draws random.randint(min_scale, max_scale) once a script run (create_dataset.py; their generator had no seed).
     """
     n, draw = len(own), settings.guidance_draw
-    if group.source != "random_guidance":
+    if group.source not in GUIDANCE_TRICKS:
         return np.full(n, settings.guidance_scale, np.float32)
     if draw == "per_run_integer":
         own = np.full(n, hash64(settings.seed, group.replicate, spec.name, "guidance of the run"))
@@ -116,6 +126,29 @@ def guidance_scales(group: Group, own: np.ndarray, settings: GenerateSettings, s
         return (low + unit * (high - low)).astype(np.float32)
     low, high = np.ceil(low), np.floor(high)
     return (low + np.floor(unit * (high - low + 1))).astype(np.float32)
+
+
+def mixtures(source: str, own: np.ndarray, pool: int) -> tuple[np.ndarray, np.ndarray]:
+    """Which of `pool` images condition each image, int [N, K], and with which weights, float64 [N, K]; from own uint64 [N].
+
+    image_averaged: the mean of AVERAGED of them. image_interpolated: (1 - t) a + t b, t one of 0.001, 0.002, ... 0.999. The K
+    of an image are distinct, and all choices are equally likely.
+    """
+    draws = splitmix64((own ^ np.uint64(0xB5026F5AA9))[:, None] + np.arange(pool, dtype=np.uint64))
+    count = AVERAGED if source == "image_averaged" else 2
+    places = np.argsort(draws, axis=1, kind="stable")[:, :count]
+    if source == "image_averaged":
+        return places, np.full(places.shape, 1 / count)
+    t = (1 + splitmix64(own ^ np.uint64(0x2545F4914F)) % np.uint64(999)) / 1000
+    return places, np.stack([1 - t, t], axis=1)
+
+
+def mixture_texts(ids: Sequence[str], places: np.ndarray, weights: np.ndarray) -> list[str]:
+    """What the rows of `mixtures` say in place of a prompt: enough to know the images and their weights from."""
+    if places.shape[1] == 2:
+        pairs = zip(places.tolist(), weights[:, 1].tolist(), strict=True)
+        return [f"between pool images {ids[a]} and {ids[b]}, {t:.3f}" for (a, b), t in pairs]
+    return [f"mean of pool images {' + '.join(ids[place] for place in row)}" for row in places.tolist()]
 
 
 def n_rows(settings: GenerateSettings, spec: DatasetSpec) -> int:

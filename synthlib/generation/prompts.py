@@ -6,6 +6,7 @@ from synthlib.data.datasets import DatasetSpec
 from synthlib.inputs import InputError
 from synthlib.settings import MERGED_TRICKS
 
+DOMAIN_TRICKS = ("multi_domain", "domain_guidance")  # prompts of multi_domain's template, in all domains in turn
 SLOTS = 2  # images that the released script draws at once, all of one prompt (create_dataset.py: n_samples 2)
 
 
@@ -24,25 +25,26 @@ def sources(trick: str, images_per_class: int) -> dict[str, int]:
     return {trick: images_per_class}
 
 
-def domain_places(spec: DatasetSpec, source: str, index: np.ndarray, noise: str) -> np.ndarray:
-    """Which of the data set's domains each image takes, int [N], from its index in its class; all 0 without domains.
+def variants(spec: DatasetSpec, source: str, class_name: str) -> list[tuple[str, str]]:
+    """(prompt, domain) of a class's prompts, which a drawn trick takes in turn; the domain is "" where there is none.
 
-    The index modulo the number of domains; in the released script's order (noise "compvis") pairs of images share one.
+    From the trick's template; those of prompt_list from a list, as in the "language enhancement" of He et al. 2023 (arXiv
+    2210.07574), whose sentences a T5 model wrote. domain_guidance has the prompts of multi_domain.
     """
-    if source != "multi_domain":
-        return np.zeros(len(index), np.int64)
+    if source == "prompt_list":
+        return [(prompt, "") for prompt in spec.prompts[class_name]]
+    domains = spec.domains if source in DOMAIN_TRICKS else ("",)
+    template = spec.templates["multi_domain" if source in DOMAIN_TRICKS else source]
+    return [(template.replace("{domain}", d).replace("{class}", spec.classes[class_name]), d) for d in domains]
+
+
+def variant_places(count: int, index: np.ndarray, noise: str) -> np.ndarray:
+    """Which of `count` prompts each image takes, int [N], from its index in its class.
+
+    The index modulo their number; in the released script's order (noise "compvis") pairs of images share one.
+    """
     pairs = index // SLOTS if noise == "compvis" else index
-    return (pairs % len(spec.domains)).astype(np.int64)
-
-
-def domains_of(spec: DatasetSpec, source: str) -> tuple[str, ...]:
-    """The domains of a drawn trick's prompts; ("",) for tricks without domains."""
-    return spec.domains if source == "multi_domain" else ("",)
-
-
-def prompt_of(spec: DatasetSpec, source: str, class_name: str, domain: str) -> str:
-    """The prompt of an image, from the template of its drawn trick."""
-    return spec.templates[source].replace("{domain}", domain).replace("{class}", spec.classes[class_name])
+    return (pairs % count).astype(np.int64)
 
 
 def prompts_of(spec: DatasetSpec, trick: str, images_per_class: int) -> list[str]:
@@ -50,8 +52,7 @@ def prompts_of(spec: DatasetSpec, trick: str, images_per_class: int) -> list[str
     found: dict[str, None] = {}
     for source in sources(trick, images_per_class):
         for class_name in spec.classes:
-            for domain in domains_of(spec, source):
-                found[prompt_of(spec, source, class_name, domain)] = None
+            found |= dict.fromkeys(prompt for prompt, _ in variants(spec, source, class_name))
     if any(not prompt.strip() for prompt in found):
         raise InputError(f"trick {trick!r} gives an empty prompt; expected words in the class names and templates.")
     return list(found)

@@ -57,7 +57,8 @@ def denoise(
 ) -> torch.Tensor:
     """Noise float32 [B, C, h, w] -> latents float32 [B, C, h, w] on the checkpoint's device.
 
-    text [B, T, D], no_text [1, T, D] (the empty prompt's embedding), guidance float32 [B].
+    text [B, T, D], no_text [1, T, D] (the empty prompt's embedding), guidance float32 [B]; of a model that draws from images,
+    their embeddings [B, 1, D] and zeros [1, 1, D].
     Classifier-free guidance (Ho and Salimans 2022): eps = eps(no text) + g (eps(text) - eps(no text)); where g is 1 that is
     eps(text), so those images skip the pass without text. DDIM (Song et al. 2021) with eta 0. Latents and their update stay
     in float32, whatever the UNet's precision.
