@@ -4,7 +4,7 @@ import os
 from functools import cache
 from pathlib import Path
 
-STEPS = ("01_generate", "02_train", "03_eval", "04_figures")
+STEPS = ("01_generate", "01b_filter", "02_train", "03_eval", "04_figures")
 
 
 @cache
@@ -47,8 +47,8 @@ def experiment_file(name: str) -> Path:
 
 
 def experiment_names() -> list[str]:
-    """The experiments there are: every YAML beside them but those that tell of tables, protocols and prompts."""
-    others = {"results", "protocols", "clip_prompts"}
+    """The experiments there are: every YAML beside them but those that tell of tables, claims, protocols and prompts."""
+    others = {"results", "protocols", "clip_prompts", "claims"}
     return sorted(path.stem for path in (root() / "experiments").glob("*.yaml") if path.stem not in others)
 
 
@@ -60,6 +60,16 @@ def results_file() -> Path:
 def protocols_file() -> Path:
     """The YAML of the named ways to train a classifier."""
     return root() / "experiments" / "protocols.yaml"
+
+
+def prompts_file(dataset: str) -> Path:
+    """The YAML of the prompts of each class of a data set, for the trick prompt_list; few data sets have one."""
+    return root() / "experiments" / "prompts" / f"{dataset}.yaml"
+
+
+def claims_file() -> Path:
+    """The YAML of the signs that the paper's claims have, by data set."""
+    return root() / "experiments" / "claims.yaml"
 
 
 def published_file() -> Path:
@@ -95,6 +105,16 @@ def referee_weights() -> Path:
 def run_dir(experiment: str, step: str, *condition: str) -> str:
     """The folder of one step, below the root: papermill_runs/<experiment>/<step>/<condition>."""
     return "/".join(["papermill_runs", experiment, step, "-".join(condition)]).rstrip("/")
+
+
+def baseline_results() -> list[Path]:
+    """The rows that `synthlib baseline clip` left where it writes by default, in order."""
+    return sorted(baselines_dir().glob("clip/*/results.csv"))
+
+
+def baselines_dir() -> Path:
+    """Where `synthlib baseline` writes by default."""
+    return root() / "papermill_runs" / "baselines"
 
 
 def finished(experiment: str, step: str) -> list[str]:

@@ -20,7 +20,7 @@ from synthlib import digests, hub, paths
 from synthlib.inputs import InputError, read_yaml
 from synthlib.locks import Lock, claim
 from synthlib.provenance import recorded
-from synthlib.settings import REAL_TRICKS, SETTINGS
+from synthlib.settings import OF_THE_POOL, SETTINGS
 
 RECEIPT = "receipt.json"
 # The code that decides the bytes of each kind of costly file. Never settings, receipts, paths or cli.
@@ -30,6 +30,7 @@ COSTLY = {
         "generation.plan",
         "generation.noise",
         "generation.checkpoints",
+        "generation.conditioning",
         "generation.single_file",
         "generation.pipelines",
         "generation.sampler",
@@ -105,6 +106,17 @@ def read_receipt(folder: str | Path) -> dict[str, Any] | None:
     return read_json(paths.resolve(folder) / RECEIPT)
 
 
+def settings_of(folder: str | Path) -> Any:
+    """The settings that a finished step ran with. InputError: none is there, or older code made it with other parameters."""
+    receipt = read_receipt(folder)
+    if receipt is None:
+        raise InputError(f"no finished run in {folder}; run the notebook that makes it first.")
+    try:
+        return SETTINGS[receipt["notebook"]](**receipt["parameters"])
+    except (KeyError, TypeError):
+        raise InputError(f"{folder} was made with other parameters than today's code has; {_again(receipt)}.") from None
+
+
 def output_digests(folder: str) -> dict[str, str] | None:
     """Relative path -> sha256 of what a finished step made, as its receipt says; None if it is not finished."""
     receipt = read_receipt(folder)
@@ -123,17 +135,22 @@ def input_digests(parameters: Mapping[str, Any]) -> dict[str, Any]:
         inputs["model"] = model_digest(parameters["model"], parameters["revision"])
         if parameters["lossy_vae"]:
             inputs["lossy_vae"] = model_digest(parameters["lossy_vae"])
+    if parameters.get("trick") == "prompt_list" and "prompts_file" in parameters:
+        file = paths.resolve(parameters["prompts_file"] or paths.prompts_file(parameters["dataset"]))
+        inputs["prompts"] = digests.sha256_file(file) if file.is_file() else None
     if parameters.get("weights"):
         inputs["weights"] = weights_digest(parameters["weights"])
-    if "split" in parameters or parameters.get("test_every") or parameters.get("trick") in REAL_TRICKS:
+    if "split" in parameters or parameters.get("test_every") or parameters.get("trick") in OF_THE_POOL:
         inputs["real images"] = digests.fingerprint(
             paths.resolve(parameters["real_dir"] or paths.data_home() / parameters["dataset"])
         )
-    if parameters.get("measures"):
-        inputs["referee"] = digests.sha256_file(paths.referee_weights())  # of the feature space
+    if parameters.get("measures") or parameters.get("keep_features") or parameters.get("judge"):
+        inputs["referee"] = digests.sha256_file(paths.referee_weights())  # of the feature space, or a judge
     if "results" in parameters:
         inputs["results.yaml"] = digests.sha256_json(read_yaml(paths.results_file()))
         inputs["published.csv"] = digests.sha256_file(paths.published_file())
+        inputs["claims.yaml"] = digests.sha256_json(read_yaml(paths.claims_file()))
+        inputs["baselines"] = [digests.sha256_file(path) for path in paths.baseline_results()]
     return inputs
 
 
@@ -320,7 +337,7 @@ def _check_input(folder: str, parameters: Mapping[str, Any]) -> None:
         made = output_digests(name)
         if made is None or receipt["inputs"][name] != digests.sha256_json(made):
             raise InputError(f"{folder} was made from {name}, which has changed since; {again}.")
-    of_one_condition = folder in (parameters.get("generated_dir"), parameters.get("trained_dir"))
+    of_one_condition = folder in [parameters.get(name) for name in ("generated_dir", "kept_dir", "trained_dir")]
     for name in ("dataset", "trick", "architecture") if of_one_condition else ():
         theirs = receipt["parameters"].get(name)
         if name in parameters and theirs not in (None, parameters[name]):

@@ -14,11 +14,16 @@ from typing import Any, Self
 from synthlib import paths
 from synthlib.inputs import InputError, cast, choose, read_yaml, require
 
-TRICKS = ("base_class", "class_prompt", "multi_domain", "random_guidance", "merged", "merged_full")
+# The paper's tricks; beyond the paper: domain and random guidance in one image, prompts from a list; of the domain-gap study:
+# images conditioned on averaged and on interpolated embeddings of real pool images.
+IMAGE_TRICKS = ("image_averaged", "image_interpolated")
+TRICKS = ("base_class", "class_prompt", "multi_domain", "random_guidance", "merged", "merged_full",
+          "domain_guidance", "prompt_list", *IMAGE_TRICKS)  # fmt: skip
 MERGED_TRICKS = ("class_prompt", "multi_domain", "random_guidance")  # what merged and merged_full are made of
 UNKNOWN = "unknown"  # the trick of a set that was made elsewhere, nobody knows how
 TRICK_ALIASES = {"multidomain": "multi_domain", "random_scale": "random_guidance", "base": "base_class"}
 REAL_TRICKS = ("real", "few_shot")  # conditions that train on real images, of the pool only: upper bound and few-shot
+OF_THE_POOL = (*REAL_TRICKS, *IMAGE_TRICKS)  # learn from the pool, or from images that show it: tested on the rest
 MINIATURES = ("resnet", "vit")  # small networks of the paper's families, for the pocket experiments
 # The authors' seven, by torchvision's names and by those of their command line (paper_facts), in lower case.
 FULL_SIZE = ("resnet50", "resnet101", "convnext_base", "convnext_small", "mobilenet_v3_small", "vit_b", "vit_s")
@@ -49,7 +54,7 @@ def trick_name(name: str) -> str:
 
 def condition_name(name: str) -> str:
     """The canonical name of a trick, or of other images that train a classifier: "unknown", "real", "few_shot"."""
-    return choose("trick", TRICK_ALIASES.get(name, name), (*TRICKS, UNKNOWN, *REAL_TRICKS))
+    return choose("trick", TRICK_ALIASES.get(name, name), (*TRICKS, *REAL_TRICKS, UNKNOWN))
 
 
 @functools.cache
@@ -115,6 +120,9 @@ class GenerateSettings(_FromParameters):
     classes: list
     trick: str
     domains: list
+    prompts_file: str
+    pool_per_class: int
+    real_dir: str
     images_per_class: int
     replicates: int
     seed: int
@@ -145,7 +153,15 @@ class GenerateSettings(_FromParameters):
     def __post_init__(self) -> None:
         object.__setattr__(self, "trick", trick_name(self.trick))
         least = {"images_per_class": 1, "replicates": 1, "seed": 0, "guidance_scale": 1, "min_scale": 1, "max_scale": 1}
-        least |= {"num_inference_steps": 1, "height": 0, "width": 0, "batch_size": 1, "shard_rows": 1, "threads": 1}
+        least |= {
+            "pool_per_class": 1,
+            "num_inference_steps": 1,
+            "height": 0,
+            "width": 0,
+            "batch_size": 1,
+            "shard_rows": 1,
+            "threads": 1,
+        }
         _counts(self, least)
         require(self.num_inference_steps < 1000, "num_inference_steps", self.num_inference_steps, "fewer than 1000")
         require(self.min_scale <= self.max_scale, "min_scale", self.min_scale, f"at most max_scale ({self.max_scale})")
@@ -166,6 +182,30 @@ class GenerateSettings(_FromParameters):
 
 
 @dataclass(frozen=True)
+class FilterSettings(_FromParameters):
+    """Notebook 01b, which nothing needs: a generated set -> the images whose label a judge agrees with."""
+
+    run_dir: str
+    dataset: str
+    classes: list
+    trick: str
+    generated_dir: str
+    judge: str
+    images_per_class: int
+    device: str
+    threads: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "trick", condition_name(self.trick))
+        require(
+            self.trick not in REAL_TRICKS, "trick", self.trick, "one that was generated: real images are not judged"
+        )
+        _counts(self, {"images_per_class": 0, "threads": 1})
+        _fill(self, "run_dir", paths.run_dir("interactive", "01b_filter", self.dataset, self.trick))
+        _fill(self, "generated_dir", paths.run_dir("interactive", "01_generate", self.dataset, self.trick))
+
+
+@dataclass(frozen=True)
 class TrainSettings(_FromParameters):
     """Notebook 02: one training set, one architecture -> one checkpoint a replicate.
 
@@ -177,6 +217,7 @@ class TrainSettings(_FromParameters):
     classes: list
     trick: str
     generated_dir: str
+    kept_dir: str
     real_dir: str
     images_per_class: int
     unused_images: int
@@ -236,7 +277,7 @@ class TrainSettings(_FromParameters):
     @property
     def split(self) -> str:
         """What a classifier is tested on: all test images or, if it learned from the real pool, those that are not in it."""
-        return SPLITS[self.trick in REAL_TRICKS]
+        return SPLITS[self.trick in OF_THE_POOL]
 
     def protocol_label(self) -> str:
         """The protocol, and what was given in its place: "careful, epochs=15"."""
@@ -263,6 +304,7 @@ class EvaluateSettings(_FromParameters):
     dataset: str
     classes: list
     trick: str
+    setting: str
     architecture: str
     trained_dir: str
     generated_dir: str
@@ -272,7 +314,9 @@ class EvaluateSettings(_FromParameters):
     shuffles: int
     seed: int
     measures: list
-    feature_space: str
+    feature_spaces: list
+    bootstraps: int
+    keep_features: bool
     device: str
     threads: int
 
@@ -280,18 +324,15 @@ class EvaluateSettings(_FromParameters):
         object.__setattr__(self, "trick", condition_name(self.trick))
         object.__setattr__(self, "architecture", architecture_name(self.architecture))
         choose("split", self.split, ("", *SPLITS))
-        _counts(self, {"batch_size": 1, "shuffles": 1, "seed": 0, "threads": 1})
+        _counts(self, {"batch_size": 1, "shuffles": 1, "seed": 0, "bootstraps": 0, "threads": 1})
         condition = (self.dataset, self.trick)
-        real = self.trick in REAL_TRICKS
-        _fill(self, "split", SPLITS[1 if real else 0])
-        require(
-            not real or self.split == "rest",
-            "split",
-            self.split,
-            "'rest' where real images of the pool were trained on",
-        )
+        real, of_pool = self.trick in REAL_TRICKS, self.trick in OF_THE_POOL
+        _fill(self, "split", SPLITS[of_pool])
+        allowed = not of_pool or self.split == "rest"
+        require(allowed, "split", self.split, "'rest' where real images of the pool were trained on, or conditioned on")
         if real:  # nothing was generated, so there is nothing to measure
             object.__setattr__(self, "measures", [])
+            object.__setattr__(self, "keep_features", False)
         _fill(self, "run_dir", paths.run_dir("interactive", "03_eval", *condition, self.architecture))
         _fill(self, "trained_dir", paths.run_dir("interactive", "02_train", *condition, self.architecture))
         if not real:
@@ -306,6 +347,7 @@ class FiguresSettings(_FromParameters):
     experiment: str
     results: list
     evaluated_dirs: list
+    trained_dirs: list
     generated_dirs: list
     figures_dir: str
     wanted: list
@@ -319,6 +361,7 @@ class FiguresSettings(_FromParameters):
             choose("result", result, read_yaml(paths.results_file()))
         if not self.evaluated_dirs and not self.generated_dirs:
             _fill(self, "evaluated_dirs", paths.finished(self.experiment, "03_eval"))
+            _fill(self, "trained_dirs", paths.finished(self.experiment, "02_train"))
             _fill(self, "generated_dirs", paths.finished(self.experiment, "01_generate"))
 
     def conditions(self, result: str) -> list[tuple[str, ...]]:
@@ -334,6 +377,7 @@ class FiguresSettings(_FromParameters):
 
 SETTINGS = {
     "01_generate": GenerateSettings,
+    "01b_filter": FilterSettings,
     "02_train": TrainSettings,
     "03_eval": EvaluateSettings,
     "04_figures": FiguresSettings,

@@ -1,4 +1,4 @@
-"""Notebook 03's promises: two modes that change nothing, rows with every count, diversity one can check by hand."""
+"""Notebook 03's promises: two modes that change nothing, rows with every count."""
 
 import math
 
@@ -6,8 +6,6 @@ import pytest
 import torch
 from torch import nn
 
-from synthlib.evaluation import features as feature_spaces
-from synthlib.evaluation.diversity import measure_rows, prdc, vendi, vendi_per_class
 from synthlib.evaluation.evaluate import (
     Classifier,
     Logits,
@@ -19,7 +17,6 @@ from synthlib.evaluation.evaluate import (
     result_rows,
     top5_percent,
 )
-from synthlib.evaluation.features import extract_features
 from synthlib.evaluation.predict import predict_authors, predict_eval
 from synthlib.inputs import InputError
 from synthlib.training.augment import Preparation, normalise
@@ -152,7 +149,7 @@ def test_accuracy_by_hand_in_all_and_by_class():
     assert math.isnan(per_class_accuracy(LOGITS, LABELS, 4)[3])
 
 
-WHO = Classifier("digits", "test", "merged", "drawn", "resnet", "scratch", "miniature", 1, generation_seed="64:1",
+WHO = Classifier("digits", "test", "merged", "guidance=3", "drawn", "resnet", "scratch", "miniature", 1, generation_seed="64:1",
                  training_seed=12, n_train=400, n_steps=210)  # fmt: skip
 # Sure of everything (confidence 100 % but for 0.02 %), half of it right; of all shuffles three quarters.
 BOTH = Logits(LOGITS, torch.stack([LOGITS, 9 * ALL_RIGHT]), torch.tensor([[0, 1, 2, 3], [3, 2, 1, 0]]), LABELS)
@@ -161,10 +158,10 @@ BOTH = Logits(LOGITS, torch.stack([LOGITS, 9 * ALL_RIGHT]), torch.tensor([[0, 1,
 def test_result_rows_carry_both_modes_the_whole_condition_and_every_count():
     in_eval, in_authors = result_rows(WHO, BOTH)
     assert in_eval | {"ece_percent": 50} == {
-        "dataset": "digits", "split": "test", "trick": "merged", "images": "drawn", "architecture": "resnet",
-        "init": "scratch", "protocol": "miniature", "evaluation_mode": "eval", "replicate": 1, "generation_seed": "64:1",
-        "training_seed": 12, "n_train": 400, "n_steps": 210, "n_test": 4, "accuracy_percent": 50.0, "top5_percent": None,
-        "ece_percent": 50,
+        "dataset": "digits", "split": "test", "trick": "merged", "setting": "guidance=3", "images": "drawn",
+        "architecture": "resnet", "init": "scratch", "protocol": "miniature", "evaluation_mode": "eval", "replicate": 1,
+        "generation_seed": "64:1", "training_seed": 12, "n_train": 400, "n_steps": 210, "n_test": 4,
+        "accuracy_percent": 50.0, "top5_percent": None, "ece_percent": 50,
     }  # fmt: skip
     assert in_authors == in_eval | {
         "evaluation_mode": "authors", "accuracy_percent": 75.0, "ece_percent": in_authors["ece_percent"]
@@ -225,94 +222,3 @@ def test_a_damaged_logits_file_is_one_line_that_names_it(tmp_path, content):
     with pytest.raises(InputError, match="logits-r0.safetensors is not a whole logits file") as caught:
         load_logits(path)
     assert "\n" not in str(caught.value)
-
-
-# Features and diversity
-
-
-def test_vendi_of_k_equal_clusters_of_orthogonal_directions_is_k():
-    for k in (1, 2, 5):
-        clusters = 3 * torch.eye(8)[:k].repeat_interleave(4, dim=0)  # lengths do not count, directions do
-        assert vendi(clusters) == pytest.approx(k)
-        assert vendi(clusters.repeat(5, 1)) == pytest.approx(k)  # more rows than dimensions: the other Gram matrix
-
-
-def test_vendi_weighs_clusters_by_size_and_leaves_blank_rows_out():
-    three_to_one = torch.eye(4)[[0, 0, 0, 1]]
-    expected = math.exp(-(0.75 * math.log(0.75) + 0.25 * math.log(0.25)))
-    assert vendi(three_to_one) == pytest.approx(expected)
-    assert vendi(torch.cat([three_to_one, torch.zeros(3, 4)])) == pytest.approx(expected)
-    assert vendi(torch.zeros(3, 4)) == 1
-
-
-def test_vendi_per_class_looks_within_each_class():
-    features, labels = torch.eye(4)[[0, 1, 2, 2]], torch.tensor([0, 0, 3, 3])
-    assert vendi_per_class(features, labels) == {0: pytest.approx(2), 3: pytest.approx(1)}
-
-
-def points(*values: float) -> torch.Tensor:
-    return torch.tensor(values).unsqueeze(1)
-
-
-def test_precision_recall_density_coverage_of_points_on_a_line():
-    """Real 0, 1, 2, 3 and generated 0, 0.5, 10: with k = 1 every real ball has radius 1.
-
-    Generated balls: 0.5, 0.5 and 9.5 (10 reaches back to 0.5). 0 and 0.5 each lie in the balls of 0 and 1:
-    precision 2/3, density (2 + 2 + 0) / 3. Real 0 and 1 lie in small generated balls, 1, 2 and 3 in the large one:
-    recall 1. Real balls with a generated row in them are those of 0 and 1: coverage 1/2.
-    """
-    result = prdc(points(0, 1, 2, 3), points(0, 0.5, 10), k=1)
-    assert result.precision == pytest.approx(2 / 3)
-    assert result.density == pytest.approx(4 / 3)
-    assert result.recall == 1
-    assert result.coverage == 0.5
-
-
-def test_recall_falls_with_collapse_and_precision_does_not():
-    real = points(0, 1, 2, 3, 4, 5, 6, 7)
-    collapsed = points(3.0, 3.1, 2.9, 3.05)  # k = 1: balls of radius 0.05, 0.05, 0.1 and 0.05 hold the real 3 only
-    result = prdc(real, collapsed, k=1)
-    assert result.precision == 1 and result.recall == 1 / 8
-    same = prdc(real, real, k=1)
-    assert (same.precision, same.recall, same.coverage) == (1, 1, 1)
-
-
-def test_the_number_of_neighbours_is_capped_by_the_smaller_set():
-    assert prdc(points(0, 1, 2), points(0, 1), k=5) == prdc(points(0, 1, 2), points(0, 1), k=1)
-    with pytest.raises(InputError, match="two or more"):
-        prdc(points(0, 1, 2), points(0))
-
-
-def test_measure_rows_are_rows_of_measures_csv():
-    features, labels = torch.eye(4)[[0, 1, 2, 2]], torch.tensor([0, 0, 1, 1])
-    who = {"dataset": "digits", "trick": "merged", "replicate": 0, "feature_space": "pixels-v1"}
-    rows = measure_rows(["vendi_per_class", "recall"], features, labels, features, **who)
-    assert rows == [
-        {**who, "measure": "vendi_per_class", "value": 1.5, "n": 4},
-        {**who, "measure": "recall", "value": 1.0, "n": 4},
-    ]
-    assert list(rows[0]) == ["dataset", "trick", "replicate", "measure", "feature_space", "value", "n"]
-    with pytest.raises(InputError, match="did you mean 'recall'"):
-        measure_rows(["recal"], features, labels, features, **who)
-    with pytest.raises(InputError, match="need real images"):
-        measure_rows(["recall"], features, labels, None, **who)
-
-
-def test_pixel_features_ignore_brightness():
-    images = noise(3) // 2
-    features = extract_features(images, "pixels-v1")
-    assert features.shape == (3, 3072) and features.dtype == torch.float32
-    assert torch.allclose(features, extract_features(images + 100, "pixels-v1"), atol=1e-5)
-    assert vendi(features[[0, 0, 0]]) == pytest.approx(1)
-
-
-def test_an_unknown_feature_space_names_the_nearest():
-    with pytest.raises(InputError, match="did you mean 'pixels-v1'"):
-        extract_features(noise(1), "pixels")
-    assert feature_spaces.FEATURE_SPACES == ("pocket-referee-v1", "pixels-v1")
-
-
-def test_the_pocket_referee_gives_one_row_an_image():
-
-    features = extract_features(noise(5), "pocket-referee-v1")
-    assert features.ndim == 2 and len(features) == 5 and features.dtype == torch.float32

@@ -5,8 +5,10 @@ open_clip's (`pip install "synthlib[clip]"`), always in float32; the weights Ope
 """
 
 import difflib
+import importlib.util
+import os
 import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -175,10 +177,33 @@ def _split_name(model: str, open_clip: Any) -> tuple[str, bool | None]:
 
 def _fetch(tag: str, config: dict[str, Any]) -> tuple[Path, str]:
     """The file of a tag's weights, and what it is in words."""
-    model, _, name = config["hf_hub"].rpartition("/")
-    safe = f"{Path(name).stem}.safetensors" if name else FILE  # what open_clip itself looks for first
-    file = hub.fetch_one(model, safe, instead=name or INSTEAD)
+    model, safe, instead = _files(config)
+    file = hub.fetch_one(model, safe, instead=instead)
     return file, f"{tag} ({file.name} of {model})"
+
+
+def _files(config: dict[str, Any]) -> tuple[str, str, str]:
+    """The repository of a tag's weights, the file that open_clip itself looks for first, and what it takes instead."""
+    model, _, name = config["hf_hub"].rpartition("/")
+    return model, f"{Path(name).stem}.safetensors" if name else FILE, name or INSTEAD
+
+
+def has_clip(model: str, tag: str = "openai") -> bool:
+    """Whether a tag's weights are in this machine's cache, and open_clip is installed; no network."""
+    if importlib.util.find_spec("open_clip") is None:
+        return False
+    open_clip = _open_clip()
+    name, _ = _split_name(model, open_clip)
+    repository, *files = _files(open_clip.get_pretrained_cfg(name, tag))
+    return any(in_cache(repository, file) for file in files)
+
+
+def in_cache(repository: str, file: str) -> bool:
+    """Whether the hub's cache has a file of a repository, at the main revision; no network."""
+    from huggingface_hub import try_to_load_from_cache
+
+    folder = os.environ.get("HF_HUB_CACHE") or (f"{home}/hub" if (home := os.environ.get("HF_HOME")) else None)
+    return isinstance(try_to_load_from_cache(repository, file, cache_dir=folder), str)
 
 
 def _preparation(config: dict[str, Any], name: str) -> Preparation:
@@ -241,12 +266,21 @@ def image_logits(
 
     embeddings: of `class_embeddings`, [C, D]. A network's logit bias, where it has one, is the same for all classes: left out.
     """
-    scale, device = clip.network.logit_scale.exp(), embeddings.device
-    logits = []
+    scale = clip.network.logit_scale.exp()
+    return torch.cat([(scale * seen @ embeddings.T).float().cpu() for seen in _seen(clip, images, batch_size)])
+
+
+@torch.no_grad()
+def image_embeddings(clip: Clip, images: torch.Tensor, batch_size: int = BATCH_SIZE) -> torch.Tensor:
+    """Embeddings float32 [N, D] of length 1, on the CPU, of images uint8 [N, 3, H, W]."""
+    return torch.cat([seen.cpu() for seen in _seen(clip, images, batch_size)])
+
+
+def _seen(clip: Clip, images: torch.Tensor, batch_size: int) -> Iterator[torch.Tensor]:
+    """The embeddings of each batch [B, D], of length 1, on the CLIP's device."""
+    device = clip.network.logit_scale.device
     for part in progress(images.split(batch_size), f"CLIP {clip.model} looks at images", unit="batch"):
-        seen = clip.network.encode_image(prepare(part, clip.preparation, device))
-        logits.append((scale * F.normalize(seen.float(), dim=-1) @ embeddings.T).float().cpu())
-    return torch.cat(logits)
+        yield F.normalize(clip.network.encode_image(prepare(part, clip.preparation, device)).float(), dim=-1)
 
 
 def read_prompts(dataset: str, classes: Sequence[str], prompts: str = "clip") -> tuple[list[str], list[str]]:

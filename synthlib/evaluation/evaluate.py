@@ -69,6 +69,7 @@ class Classifier:
     dataset: str
     split: str  # "test", or "rest": the test images that are in no pool
     trick: str
+    setting: str  # other parameters than the experiment's, as in "guidance=3"; "" where there is none
     images: str  # that it learnt from: "drawn" by 01_generate, "hosted" by the authors, "imported" or "real"
     architecture: str
     init: str  # "scratch" or "imagenet"

@@ -1,11 +1,13 @@
 """Referees: what another classifier sees in generated images (results/label_noise.py makes a table of it)."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 import torch
 
+from synthlib.data.datasets import read_spec
 from synthlib.data.real import ImageSet
 from synthlib.data.shards import load_shards
 from synthlib.devices import device_named
@@ -13,6 +15,49 @@ from synthlib.evaluation.predict import predict_eval
 from synthlib.inputs import InputError, choose
 from synthlib.settings import UNKNOWN
 from synthlib.training.checkpoint import load_model, preparation_of
+
+JUDGES = ("glyphs", "clip", "clip:<model>")  # none has learned from real images with their labels
+CLIP_MODEL = "RN50"  # of "clip"
+
+
+@dataclass(frozen=True)
+class Judge:
+    """A referee that may choose among images: it learned from no real label."""
+
+    name: str  # as rows say it: glyphs, or clip:<model>
+    classes: list[str]
+    logits: Callable[[torch.Tensor], torch.Tensor]  # images uint8 [n, 3, H, W] -> logits [n, C]
+
+
+def judge_named(judge: str, dataset: str, classes: Sequence[str] = (), device: str = "cpu") -> Judge:
+    """A judge of a data set's classes by name.
+
+    glyphs: the pocket glyph referee, which learned from drawn glyphs of fonts that the generator never saw; digits only.
+    clip, clip:<model>: zero-shot by OpenAI's weights, with the words and the base_class template of our data set.
+    Checkpoints of 02_train are not offered: one that learned from real images would bring their labels in.
+
+    InputError: another name, a data set that the judge does not know, or no weights.
+    """
+    kind, _, model = judge.partition(":")
+    if kind == "clip" and (model or judge == "clip"):
+        from synthlib.evaluation import clip_zero_shot as zero_shot
+
+        names = list(read_spec(dataset, list(classes)).classes)
+        words, templates = zero_shot.read_prompts(dataset, names, "ours")
+        clip = zero_shot.load_clip(model or CLIP_MODEL, "openai", device)
+        embeddings = zero_shot.class_embeddings(clip, words, templates)
+        return Judge(f"clip:{clip.model}", names, lambda images: zero_shot.image_logits(clip, embeddings, images))
+    if judge != "glyphs":
+        raise InputError(
+            f"unknown judge {judge!r}; expected one of {', '.join(JUDGES)}: none that learned from real labels, so no checkpoint."
+        )
+    if dataset != "digits":
+        raise InputError(
+            f"the judge 'glyphs' knows digits only, and the data set is {dataset!r}; expected clip: take it."
+        )
+    from synthlib.pocket.glyphs import CLASSES
+
+    return Judge("glyphs", list(CLASSES), glyph_logits)
 
 
 def judge_set(

@@ -20,7 +20,7 @@ from synthlib.evaluation.evaluate import (
 )
 from synthlib.evaluation.predict import EVAL_BATCH_SIZE, predict_authors, predict_eval, require_classes
 from synthlib.progress import progress
-from synthlib.settings import REAL_TRICKS, EvaluateSettings, TrainSettings
+from synthlib.settings import REAL_TRICKS, EvaluateSettings
 from synthlib.training.checkpoint import LAST, load_model, preparation_of, read_record
 
 ORIGINS = {
@@ -49,7 +49,7 @@ def evaluate_replicates(real: ImageSet, settings: EvaluateSettings, folder: Path
     kept |= {"device": hardware_name(settings.device), "eval_batch_size": EVAL_BATCH_SIZE}
     kept["images"] = real.digest()
     images, seed = _origin(settings)
-    protocol = TrainSettings(**receipts.read_receipt(settings.trained_dir)["parameters"]).protocol_label()
+    protocol = receipts.settings_of(settings.trained_dir).protocol_label()
     files, tables = [], {"results.csv": [], "per_class.csv": [], "calibration.csv": []}
     names = receipts.output_names(settings.trained_dir, ".safetensors")
     for name in progress(names, f"{settings.dataset} {settings.trick} {settings.architecture}", unit="checkpoint"):
@@ -67,6 +67,7 @@ def evaluate_replicates(real: ImageSet, settings: EvaluateSettings, folder: Path
             dataset=settings.dataset,
             split=settings.split,
             trick=settings.trick,
+            setting=settings.setting,
             images=images,
             architecture=settings.architecture,
             init=record["init"],

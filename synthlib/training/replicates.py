@@ -3,13 +3,15 @@
 import csv
 import io
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import torch
 
-from synthlib import digests, receipts
+from synthlib import digests, paths, receipts
 from synthlib.data.real import real_training_set
 from synthlib.data.shards import SyntheticSet, read_shards
 from synthlib.devices import device_named, hardware_name
@@ -23,18 +25,42 @@ from synthlib.training.train import Test, Trained, train
 
 # What a checkpoint does not depend on by name: where things lie, which images were chosen (their bytes are in its key), what
 # the values of the protocol are called together, how many others there are, and who is told.
-PLACES = ("run_dir", "generated_dir", "real_dir", "dataset", "classes", "trick", "protocol", "images_per_class",
+PLACES = ("run_dir", "generated_dir", "kept_dir", "real_dir", "dataset", "classes", "trick", "protocol", "images_per_class",
           "unused_images", "replicates", "seed", "weights", "log_to")  # fmt: skip
 
 
 def read_training_set(settings: TrainSettings) -> SyntheticSet:
-    """The images that `settings` names: of `generated_dir`, or of the real pool (tricks real and few_shot)."""
+    """The images that `settings` names: of `generated_dir` (with kept_dir those of its kept.csv), or of the real pool.
+
+    InputError: kept_dir was made from another set, or real images are learned from (tricks real and few_shot).
+    """
     if settings.trick not in REAL_TRICKS:
-        return read_shards(settings.generated_dir)
+        return read_shards(settings.generated_dir, _kept_rows(settings) if settings.kept_dir else None)
+    if settings.kept_dir:
+        raise InputError(f"kept_dir is given with trick {settings.trick!r}; expected none: real images are not judged.")
     few = (settings.images_per_class, settings.replicates or 1) if settings.trick == "few_shot" else (0, 1)
     return real_training_set(
         settings.dataset, settings.real_dir, settings.classes, *few, settings.seed, settings.image_size
     )
+
+
+def _kept_rows(settings: TrainSettings) -> Callable[[pa.Table], np.ndarray]:
+    """What chooses, of the rows of a set, those that 01b_filter kept: their numbers, rising. InputError: of another set."""
+    file = receipts.read_output(settings.kept_dir, "kept.csv")
+    made_from = receipts.read_receipt(settings.kept_dir)["parameters"]["generated_dir"]
+    if paths.resolve(made_from) != paths.resolve(settings.generated_dir):
+        raise InputError(
+            f"{settings.kept_dir} was chosen from {made_from}, and generated_dir is {settings.generated_dir}; expected the same: "
+            "run notebooks/01b_filter.ipynb for it."
+        )
+    with open(file, encoding="utf-8", newline="") as text:
+        kept = {(row["image_id"], int(row["replicate"])) for row in csv.DictReader(text)}
+
+    def choose(rows: pa.Table) -> np.ndarray:
+        found = zip(rows["image_id"].to_pylist(), rows["replicate"].to_pylist(), strict=True)
+        return np.flatnonzero([one in kept for one in found])
+
+    return choose
 
 
 def train_replicates(
@@ -60,7 +86,7 @@ def train_replicates(
     dtype = mixed_precision(settings.architecture, device_named(settings.device), settings.precision)
     kept |= {"precision": str(dtype).removeprefix("torch.")}  # "auto" is not the same on all CPUs
     available = sorted(set(images.column("replicate").tolist()))
-    paths, rows = [], []
+    files, rows = [], []
     title = f"{settings.dataset} {settings.trick} {settings.architecture}"
     for number in progress(range(settings.replicates or len(available)), title, unit="replicate"):
         source = available[number % len(available)]
@@ -74,14 +100,14 @@ def train_replicates(
             record = {"replicate": number, "image_replicate": source, "training_seed": seed}
             _train_one(part, record, settings, path, best, key, test)
         rows += [{"replicate": number} | row for row in read_record(path)["history"]]
-        paths += [path, best] if best.exists() and tested else [path]
+        files += [path, best] if best.exists() and tested else [path]
     history = {
         name: [row.get(name, "") for row in rows] for name in dict.fromkeys(name for row in rows for name in row)
     }
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([list(history), *zip(*history.values(), strict=True)])
     receipts.write_atomic(folder / "history.csv", text.getvalue().encode())
-    return [*paths, folder / "history.csv"], history
+    return [*files, folder / "history.csv"], history
 
 
 def chosen_images(images: SyntheticSet, settings: TrainSettings, source: int) -> SyntheticSet:
