@@ -3,11 +3,13 @@
 #
 # A step's inputs here are its step.json (parameters and code digest, rewritten only when its content changes) and the stamps
 # of the steps before it; its output is a stamp. A job whose receipt is up to date returns at once.
+import re
 import sys
 
 from synthlib import paths
-from synthlib.runs.experiment import plan_steps, read_experiment
+from synthlib.runs.experiment import read_experiment
 from synthlib.runs.reproduce import prepare, spec_file, stamp_file
+from synthlib.runs.steps import plan_steps
 
 experiment = read_experiment(config["experiment"])
 only = [name for name in str(config.get("only") or "").split(",") if name]
@@ -29,7 +31,7 @@ for step in steps.values():
 
     rule:
         name:
-            step.name.replace("/", "__").replace("-", "_")
+            re.sub(r"\W", "_", step.name.replace("/", "__"))
         input:
             spec=below_root(spec_file(step)),
             after=[below_root(stamp_file(steps[name])) for name in step.after],

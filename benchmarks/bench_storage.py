@@ -77,7 +77,8 @@ def shard_size(dataset: str, images: Any, pngs: list[bytes], first: int, latents
     from synthlib.generation.paint import Encoded
     from synthlib.generation.resize import filter_name
     from synthlib.receipts import FileKey
-    from synthlib.runs.experiment import plan_steps, read_experiment
+    from synthlib.runs.experiment import read_experiment
+    from synthlib.runs.steps import plan_steps
     from synthlib.settings import GenerateSettings
 
     steps = {step.name: step for step in plan_steps(read_experiment("paper"))}

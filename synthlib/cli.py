@@ -69,8 +69,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _reproduce(options: argparse.Namespace) -> None:
-    from synthlib.runs.experiment import plan_steps, read_experiment
+    from synthlib.runs.experiment import read_experiment
     from synthlib.runs.reproduce import dry_run, reproduce, settle_older_code
+    from synthlib.runs.steps import plan_steps
 
     experiment = read_experiment(options.experiment)
     steps = plan_steps(experiment, options.only, options.cell)
@@ -92,8 +93,9 @@ def _reproduce(options: argparse.Namespace) -> None:
 
 
 def _status(options: argparse.Namespace) -> None:
-    from synthlib.runs.experiment import plan_steps, read_experiment
+    from synthlib.runs.experiment import read_experiment
     from synthlib.runs.reproduce import states
+    from synthlib.runs.steps import plan_steps
 
     found = states(plan_steps(read_experiment(options.experiment)), options.verify)
     for name, state in found.items():

@@ -3,7 +3,8 @@
 import pytest
 
 from synthlib.inputs import InputError
-from synthlib.runs.experiment import complete, parse_cell, plan_steps, read_experiment, read_results
+from synthlib.runs.experiment import complete, read_experiment, read_results
+from synthlib.runs.steps import parse_cell, plan_steps
 from synthlib.settings import TRICKS
 
 POCKET = read_experiment("pocket")
@@ -52,12 +53,96 @@ def test_a_step_has_the_same_parameters_whichever_results_are_asked_for():
 def test_measures_are_taken_once_a_set():
     with_measures = [step.name for step in plan_steps(POCKET) if step.parameters.get("measures")]
     assert with_measures == [f"03_eval/digits-{trick}-resnet" for trick in TRICKS[:5]]
+    of_full = [name for name, parameters in FULL.items() if "vendi_per_class" in parameters.get("measures", ())]
+    assert len(of_full) == 11 and all(name.endswith("-resnet") for name in of_full)
 
 
 def test_a_cell_is_its_chain_and_nothing_else():
     assert names(cell="T1/digits/base_class/vit") == [
         "01_generate/digits-base_class", "02_train/digits-base_class-vit", "03_eval/digits-base_class-vit"]  # fmt: skip
     assert parse_cell("T1/digits/random_scale/vit", POCKET) == ("digits", "random_guidance", "vit")
+
+
+FULL = {step.name: step.parameters for step in plan_steps(read_experiment("pocket_full"))}
+
+
+def test_every_result_is_wanted_by_the_experiments_that_promise_all():
+    for name in ("smoke", "pocket_full", "paper"):
+        assert [result.id for result in read_experiment(name).results] == list(read_results())
+
+
+def test_fixed_guidance_is_random_guidance_with_one_value_and_sets_of_its_own():
+    drawn = FULL["01_generate/digits-random_guidance+guidance=1.5"]
+    assert (drawn["trick"], drawn["min_scale"], drawn["max_scale"]) == ("random_guidance", 1.5, 1.5)
+    plain = FULL["01_generate/digits-random_guidance"]
+    assert {k for k in drawn if drawn[k] != plain[k]} == {"run_dir", "min_scale", "max_scale", "replicates"}
+    tested = FULL["03_eval/digits-random_guidance+guidance=1.5-resnet"]
+    assert tested["setting"] == "guidance=1.5" and tested["generated_dir"] == drawn["run_dir"]
+    assert tested["measures"] == ["vendi_per_class", "recall", "agreement"]
+
+
+def test_fewer_images_are_of_the_same_set_in_as_many_steps():
+    few, all_ = FULL["02_train/digits-base_class+images_per_class=15-resnet"], FULL["02_train/digits-base_class-resnet"]
+    assert few["generated_dir"] == all_["generated_dir"] and few["images_per_class"] == 15
+    assert few["epochs"] * 15 == all_["epochs"] * 60
+    of_base = {name.split("=")[1].split("-")[0] for name in FULL if "02_train/digits-base_class+images" in name}
+    assert of_base == {"6", "15", "30"}  # 60 is the set itself, and it has no more
+    of_full = {name.split("=")[1].split("-")[0] for name in FULL if "02_train/digits-merged_full+images" in name}
+    assert of_full == {"120", "180"}  # of 60 and fewer it is merged
+
+
+def test_a_condition_has_the_most_replicates_that_a_result_wants():
+    replicates = {name: parameters["replicates"] for name, parameters in FULL.items() if "replicates" in parameters}
+    assert replicates["01_generate/digits-base_class"] == replicates["02_train/digits-base_class-resnet"] == 8
+    assert replicates["02_train/digits-base_class-vit"] == 3  # T2 alone wants it, of the same images
+    assert replicates["01_generate/digits-prompt_list"] == replicates["02_train/digits-prompt_list-resnet"] == 3
+    assert replicates["02_train/digits-real-resnet"] == replicates["02_train/digits-few_shot-resnet"] == 3
+
+
+def test_a_filter_stands_between_drawing_and_training():
+    kept = FULL["01b_filter/digits-merged_full+judge=glyphs"]
+    assert (kept["judge"], kept["images_per_class"]) == ("glyphs", 60)
+    trained = FULL["02_train/digits-merged_full+judge=glyphs-resnet"]
+    assert trained["kept_dir"] == kept["run_dir"] and trained["generated_dir"] == kept["generated_dir"]
+    assert kept["generated_dir"] == FULL["01_generate/digits-merged_full"]["run_dir"]
+
+
+def test_what_cannot_be_had_is_not_run_and_says_why():
+    last = FULL["04_figures/all"]
+    why = "no image-conditioned checkpoint"
+    assert last["not_run"] == [f"digits/image_{how}/resnet: {why}" for how in ("averaged", "interpolated")]
+    assert "F11: digits/image_averaged/resnet" in last["wanted"]
+    paper = plan_steps(read_experiment("paper"))
+    no_list = [line for line in paper[-1].parameters["not_run"] if line.endswith("no list of prompts for cifar100")]
+    assert no_list == ["cifar100/prompt_list/resnet50: no list of prompts for cifar100"]
+    drawn = [s.parameters for s in paper if s.notebook == "01_generate" and s.parameters["trick"] == "image_averaged"]
+    assert len(drawn) == 3 and all(given["model"].startswith("lambdalabs/") for given in drawn)
+
+
+def test_eurosat_has_a_zero_shot_twin_beside_what_learned_from_its_pool():
+    paper = {step.name: step.parameters for step in plan_steps(read_experiment("paper"))}
+    twins = [name for name in paper if "split=rest" in name and name.startswith("03_eval")]
+    assert twins == [f"03_eval/eurosat-{trick}+split=rest-resnet50" for trick in ("base_class", "merged")]
+    assert all(paper[name]["split"] == "rest" for name in twins)
+    assert paper["03_eval/eurosat-real-resnet50"]["split"] == "rest"
+    assert paper["03_eval/eurosat-merged-resnet50"]["split"] == "test"
+
+
+def test_leaving_out_a_trick_leaves_its_cells_not_run(own_root):
+    import shutil
+
+    import yaml
+    from conftest import ROOT
+
+    (own_root / "experiments").unlink()
+    shutil.copytree(ROOT / "experiments", own_root / "experiments")
+    content = yaml.safe_load((ROOT / "experiments/pocket.yaml").read_text())
+    content["tricks"] = ["base_class", "class_prompt", "merged"]
+    (own_root / "experiments/less.yaml").write_text(yaml.safe_dump(content))
+    steps = plan_steps(read_experiment("less"))
+    assert "digits/multi_domain/resnet: this experiment leaves it out" in steps[-1].parameters["not_run"]
+    assert "01_generate/digits-multi_domain" in [step.name for step in steps]  # merged is made of it
+    assert "02_train/digits-multi_domain-resnet" not in [step.name for step in steps]
 
 
 @pytest.mark.parametrize(
@@ -81,7 +166,6 @@ def test_every_experiment_reads_and_wants_only_defined_results():
         experiment = read_experiment(name)
         assert {result.id for result in experiment.results} <= set(read_results())
         assert plan_steps(experiment)
-    assert [result.id for result in read_experiment("smoke").results] == list(read_results())
 
 
 def test_parameters_are_typed_and_complete():
@@ -127,6 +211,11 @@ def test_long_work_of_older_code_is_not_redone_unasked_where_the_step_was_interr
         ({"architectures": {"others": []}}, "no architectures for T1"),
         ({"sets": "hosted"}, "has nothing to run"),  # nobody hosts digits
         ({"sets": "found"}, "unknown sets in odd.yaml"),
+        ({"replicates": {"others": 0}}, "replicates of T1 is 0; expected a number"),
+        ({"replicates": {"T9": 2}}, "unknown result under replicates"),
+        ({"vary": {"guidence": [1]}}, "unknown axis under vary in odd.yaml 'guidence'; did you mean 'guidance'"),
+        ({"vary": {"guidance": 1}}, "guidance under vary is 1; expected a list"),
+        ({"by_trick": {"mergd": {}}}, "unknown name in by_trick"),
     ],
 )
 def test_a_strange_experiment_file_is_one_line(own_root, changed, said):
@@ -176,7 +265,7 @@ def test_a_table_has_only_the_conditions_that_it_wants():
     settings = FiguresSettings(**plan_steps(read_experiment("hosted"))[-1].parameters)
     assert {condition[2] for condition in settings.conditions("T1")} == {"resnet50"}
     assert len({condition[2] for condition in settings.conditions("T2")}) == 7
-    rows = pd.DataFrame({"dataset": "cifar10", "trick": "merged", "architecture": ["resnet50", "vit_b"]})
+    rows = pd.DataFrame({"dataset": "cifar10", "trick": "merged", "setting": "", "architecture": ["resnet50", "vit_b"]})
     assert only(rows, settings.conditions("T1"))["architecture"].tolist() == ["resnet50"]
     assert len(only(rows, settings.conditions("T2"))) == 2 and only(rows, []) is rows
     with pytest.raises(InputError, match="nothing was evaluated"):

@@ -1,27 +1,37 @@
-"""Experiments: an experiment file and results.yaml -> the steps that the wanted results need. Nothing else is run."""
+"""Experiments: what an experiment file and results.yaml say, read and checked; and a notebook's parameters in full."""
 
 import ast
 import json
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from synthlib import paths
-from synthlib.data.hosted import hosted_name
 from synthlib.inputs import InputError, choose, read_yaml
-from synthlib.settings import ARCHITECTURE_ALIASES, MERGED_TRICKS, SETTINGS, TRICKS, architecture_name, trick_name
+from synthlib.settings import REAL_TRICKS, SETTINGS, TRICKS, architecture_name, condition_name
 
 # What an experiment file may say, and the notebook whose parameters a section of it sets.
-SECTIONS = {"generate": "01_generate", "train": "02_train", "evaluate": "03_eval"}
-KEYS = {"title", "note", "results", "datasets", "tricks", "architectures", "measured", "by_dataset", "sets", *SECTIONS}
-PLANNED = {"run_dir", "dataset", "trick", "architecture", "generated_dir", "trained_dir", "measures", "reuse_dirs"}
-OTHERS = "others"  # under architectures: those of the results that are not named there
-Condition = tuple[str, str, str]  # data set, trick, architecture or ""
+SECTIONS = {"generate": "01_generate", "filter": "01b_filter", "train": "02_train", "evaluate": "03_eval"}
+SPECIAL = (
+    "by_dataset",
+    "by_trick",
+    "by_architecture",
+)  # the same sections, for some conditions only; the later one counts
+KEYS = {"title", "note", "results", "datasets", "tricks", "architectures", "replicates", "vary", "measured", "sets",
+        *SPECIAL, *SECTIONS}  # fmt: skip
+PLANNED = {"run_dir", "dataset", "trick", "setting", "architecture", "generated_dir", "kept_dir", "trained_dir", "measures",
+           "keep_features", "reuse_dirs"}  # fmt: skip
+OTHERS = "others"  # under architectures and replicates: those of the results that are not named there
+# What results.yaml may vary, as in guidance=3: one parameter or several, see runs/steps.py.
+AXES = ("guidance", "images_per_class", "init", "judge", "split")
 
 
 @dataclass(frozen=True)
 class Result:
-    """One table or figure: what it claims and which conditions it needs. `stage` is the last notebook it needs."""
+    """One table or figure: what it claims and which conditions it needs. `stage` is the last notebook it needs.
+
+    vary: trick -> one of AXES: also this trick with each of the values that the experiment gives to that axis.
+    measures: of the generated sets; features: whether they are kept, of the real pool too.
+    """
 
     id: str
     title: str
@@ -29,15 +39,18 @@ class Result:
     file: str
     stage: str
     tricks: tuple[str, ...]
+    vary: dict[str, str]
     measures: tuple[str, ...]
+    features: bool
 
 
 @dataclass(frozen=True)
 class Experiment:
     """What an experiment file says. `tricks`: all, unless it names some.
 
-    architectures: result -> those it is wanted for; sets: "drawn" by 01_generate, or "hosted" by the paper's authors.
-    parameters: notebook -> those it sets there; by_dataset: data set -> the same, for that data set only.
+    architectures: result -> those it is wanted for; replicates: result -> how many at least, {} where the sections say it.
+    vary: axis -> its values; sets: "drawn" by 01_generate, or "hosted" by the paper's authors.
+    parameters: notebook -> those it sets there; special: SPECIAL -> name -> the same, for such conditions only.
     """
 
     name: str
@@ -47,35 +60,36 @@ class Experiment:
     datasets: tuple[str, ...]
     tricks: tuple[str, ...]
     architectures: dict[str, tuple[str, ...]]
+    replicates: dict[str, int]
+    vary: dict[str, tuple]
     sets: str
     parameters: dict[str, dict[str, Any]]
-    by_dataset: dict[str, dict[str, dict[str, Any]]]
+    special: dict[str, dict[str, dict[str, dict[str, Any]]]]
     measured: dict[str, dict[str, float]]
 
-
-@dataclass(frozen=True)
-class PlannedStep:
-    """One notebook, once: its parameters in full, and the names of the steps it comes after."""
-
-    name: str
-    notebook: str
-    parameters: dict[str, Any]
-    after: tuple[str, ...]
-
-    @property
-    def run_dir(self) -> str:
-        """The step's folder, below the root."""
-        return self.parameters["run_dir"]
+    def given(self, notebook: str, dataset: str, trick: str, architecture: str = "") -> dict[str, Any]:
+        """The parameters that the file sets for a notebook and a condition; "" is no architecture."""
+        found = dict(self.parameters.get(notebook, {}))
+        for key, name in zip(SPECIAL, (dataset, trick, architecture), strict=True):
+            found |= self.special[key].get(name, {}).get(notebook, {})
+        return found
 
 
 def read_results() -> dict[str, Result]:
     """Every table and figure that experiments/results.yaml defines."""
     found = {}
     for name, content in read_yaml(paths.results_file()).items():
-        tricks = tuple(trick_name(trick) for trick in content["tricks"])
-        stage = choose("stage", content["stage"], paths.STEPS)
+        vary = {condition_name(trick): choose("axis", axis, AXES) for trick, axis in content.get("vary", {}).items()}
         found[name] = Result(
-            name, content["title"], content["claim"], content["file"], stage, tricks, tuple(content.get("measures", ()))
+            id=name,
+            title=content["title"],
+            claim=content["claim"],
+            file=content["file"],
+            stage=choose("stage", content["stage"], paths.STEPS),
+            tricks=tuple(condition_name(trick) for trick in content.get("tricks", ())),
+            vary=vary,
+            measures=tuple(content.get("measures", ())),
+            features=content.get("features", False),
         )
     return found
 
@@ -95,27 +109,60 @@ def read_experiment(name: str) -> Experiment:
         choose("data set", dataset, paths.dataset_files())
     known = read_results()
     wanted = [choose("result", result, known) for result in content["results"]]
-    tricks = content.get("tricks", list(TRICKS))
+    tricks = content.get("tricks", [*TRICKS, *REAL_TRICKS])
     if not isinstance(tricks, list) or not tricks:
         raise InputError(f"{file}: tricks is {tricks!r}; expected a list of some, or leave the line out for all.")
-    by_dataset = _mapping(content, "by_dataset", file.name)
-    for dataset in by_dataset:
-        choose(f"data set in by_dataset of {file.name}", dataset, content["datasets"])
-        for section in _mapping(by_dataset, dataset, file.name):
-            choose(f"section of {dataset} in {file.name}", section, SECTIONS)
+    special = {key: _mapping(content, key, file.name) for key in SPECIAL}
+    names = {"by_dataset": content["datasets"]}
+    names |= {"by_trick": sorted({t for r in known.values() for t in (*r.tricks, *r.vary)})}
+    for key, parts in special.items():
+        for part in parts:
+            if key in names:
+                choose(f"name in {key} of {file.name}", part, names[key])
+            for section in _mapping(parts, part, file.name):
+                choose(f"section of {part} in {file.name}", section, SECTIONS)
     return Experiment(
         name=name,
         title=content["title"],
         note=content["note"],
         results=tuple(known[result] for result in wanted),
         datasets=tuple(content["datasets"]),
-        tricks=tuple(trick_name(trick) for trick in tricks),
+        tricks=tuple(condition_name(trick) for trick in tricks),
         architectures=_architectures(content["architectures"], wanted, file.name),
+        replicates=_replicates(_mapping(content, "replicates", file.name), wanted, file.name),
+        vary=_vary(_mapping(content, "vary", file.name), file.name),
         sets=choose(f"sets in {file.name}", content.get("sets", "drawn"), ("drawn", "hosted")),
         parameters=_by_notebook(content, file.name),
-        by_dataset={name: _by_notebook(by_dataset[name], file.name) for name in by_dataset},
+        special={
+            key: {_plain(key, name): _by_notebook(parts[name], file.name) for name in parts}
+            for key, parts in special.items()
+        },
         measured=content.get("measured") or {},
     )
+
+
+def _plain(key: str, name: str) -> str:
+    return architecture_name(name) if key == "by_architecture" else name
+
+
+def _replicates(of: dict[str, int], wanted: list[str], file: str) -> dict[str, int]:
+    """Result -> how many replicates it is wanted with; {} where the file does not say."""
+    for result in of:
+        choose(f"result under replicates in {file}", result, [*wanted, OTHERS])
+    found = {result: of.get(result, of.get(OTHERS)) for result in wanted if of}
+    for result, number in found.items():
+        if not isinstance(number, int) or number < 1:
+            raise InputError(f"{file}: replicates of {result} is {number!r}; expected a number under it or {OTHERS}.")
+    return found
+
+
+def _vary(given: dict[str, list], file: str) -> dict[str, tuple]:
+    """Axis -> its values."""
+    for axis, values in given.items():
+        choose(f"axis under vary in {file}", axis, AXES)
+        if not isinstance(values, list) or not values:
+            raise InputError(f"{file}: {axis} under vary is {values!r}; expected a list of values.")
+    return {axis: tuple(values) for axis, values in given.items()}
 
 
 def _architectures(given: list | dict[str, list], wanted: list[str], file: str) -> dict[str, tuple[str, ...]]:
@@ -168,141 +215,3 @@ def complete(step: str, parameters: dict[str, Any]) -> dict[str, Any]:
     for name in parameters:
         choose(f"parameter of {step}", name, defaults)
     return asdict(SETTINGS[step].from_parameters(defaults | parameters))
-
-
-def plan_steps(experiment: Experiment, only: Iterable[str] = (), cell: str = "") -> list[PlannedStep]:
-    """The steps of an experiment, each after those it needs.
-
-    With `only`, those that some results need, and a 04_figures of their own; with `cell`, such as T1/digits/merged/resnet,
-    those up to that cell's result rows.
-    """
-    steps: dict[str, PlannedStep] = {}
-    for (dataset, trick, architecture), measures in _conditions(experiment, experiment.results).items():
-        drawn = [] if experiment.sets == "hosted" else [_add_generate(steps, experiment, dataset, trick)]
-        folder = set_folder(experiment, dataset, trick)
-        if architecture and folder:
-            shared = {"dataset": dataset, "trick": trick, "architecture": architecture, "generated_dir": folder}
-            condition = (dataset, trick, architecture)
-            trained = _add(steps, experiment, "02_train", condition, shared, tuple(drawn))
-            tested = shared | {"trained_dir": trained.run_dir, "measures": list(measures)}
-            _add(steps, experiment, "03_eval", condition, tested, (*drawn, trained))
-    if cell:
-        name = f"03_eval/{'-'.join(parse_cell(cell, experiment))}"
-        if name not in steps:
-            raise InputError(f"cell {cell} cannot be run: {NOT_HOSTED}; choose another trick or experiment.")
-        return _needed(steps, [name])
-    if not steps and not any(set_folder(experiment, *c[:2]) for c in _conditions(experiment, experiment.results)):
-        raise InputError(
-            f"experiment {experiment.name} has nothing to run: its results want no trick that it has images of."
-        )
-    known = {result.id: result for result in experiment.results}
-    chosen = [known[choose(f"result of experiment {experiment.name}", name, known)] for name in only]
-    figures = _add_figures(steps, experiment, tuple(chosen) or experiment.results)
-    return _needed(steps, [figures.name])
-
-
-NOT_HOSTED = "the authors host no such set"
-
-
-def set_folder(experiment: Experiment, dataset: str, trick: str) -> str:
-    """The folder, below the root, of the images of a condition; "" if the authors host none for it."""
-    if experiment.sets == "drawn":
-        return paths.run_dir(experiment.name, "01_generate", dataset, trick)
-    name = hosted_name(dataset, trick)
-    return name and paths.below_root(paths.data_home() / name)
-
-
-def _needed(steps: dict[str, PlannedStep], names: list[str]) -> list[PlannedStep]:
-    """Some steps and all that come before them, in order."""
-    needed, waiting = set(), list(names)
-    while waiting:
-        needed.add(name := waiting.pop())
-        waiting += steps[name].after
-    return [step for step in steps.values() if step.name in needed]
-
-
-def _conditions(experiment: Experiment, results: tuple[Result, ...]) -> dict[Condition, tuple[str, ...]]:
-    """(data set, trick, architecture or "") -> measures that some results need. Measures of a synthetic set are taken
-    once, with the first architecture."""
-    found: dict[Condition, tuple[str, ...]] = {}
-    for dataset in experiment.datasets:
-        for result in results:
-            architectures = [""] if result.stage == "01_generate" else experiment.architectures[result.id]
-            for trick in (trick for trick in result.tricks if trick in experiment.tricks):
-                for place, architecture in enumerate(architectures):
-                    key = (dataset, trick, architecture)
-                    measures = result.measures if place == 0 else ()
-                    found[key] = tuple(dict.fromkeys((*found.get(key, ()), *measures)))
-    return found
-
-
-def _add_generate(steps: dict[str, PlannedStep], experiment: Experiment, dataset: str, trick: str) -> PlannedStep:
-    """A 01_generate step; merged sets come after their parts, whose images they take."""
-    parts = []
-    if trick in ("merged", "merged_full"):
-        parts = [_add_generate(steps, experiment, dataset, part) for part in MERGED_TRICKS]
-    parameters = {"dataset": dataset, "trick": trick, "reuse_dirs": [part.run_dir for part in parts], "replace": True}
-    return _add(steps, experiment, "01_generate", (dataset, trick), parameters, tuple(parts))
-
-
-def _add(
-    steps: dict[str, PlannedStep],
-    experiment: Experiment,
-    notebook: str,
-    condition: tuple[str, ...],
-    parameters: dict[str, Any],
-    after: tuple[PlannedStep, ...],
-) -> PlannedStep:
-    name = f"{notebook}/{'-'.join(condition)}"
-    if name not in steps:
-        of_dataset = experiment.by_dataset.get(parameters.get("dataset"), {})
-        own = experiment.parameters.get(notebook, {}) | of_dataset.get(notebook, {}) | parameters
-        own["run_dir"] = paths.run_dir(experiment.name, notebook, *condition)
-        steps[name] = PlannedStep(name, notebook, complete(notebook, own), tuple(step.name for step in after))
-    return steps[name]
-
-
-def _add_figures(steps: dict[str, PlannedStep], experiment: Experiment, results: tuple[Result, ...]) -> PlannedStep:
-    """The 04_figures step for some results, after every step that they need."""
-    conditions = list(_conditions(experiment, results))
-    folders = {(dataset, trick): set_folder(experiment, dataset, trick) for dataset, trick, _ in conditions}
-    there = [condition for condition in conditions if folders[condition[:2]]]
-    tested = [steps[f"03_eval/{'-'.join(condition)}"] for condition in there if condition[2]]
-    drawn = [step for step in steps.values() if step.run_dir in folders.values()]
-    parameters = {
-        "experiment": experiment.name,
-        "results": [result.id for result in results],
-        "evaluated_dirs": [step.run_dir for step in tested],
-        "generated_dirs": [folder for folder in folders.values() if folder],
-        "figures_dir": f"figures/{experiment.name}",
-        "wanted": [
-            f"{result.id}: {'/'.join(c)}" for result in results for c in _conditions(experiment, (result,)) if c[2]
-        ],
-        "not_run": [f"{'/'.join(c)}: {NOT_HOSTED}" for c in conditions if c[2] and c not in there],
-        "note": experiment.note,
-    }
-    name = ("all",) if results == experiment.results else tuple(result.id for result in results)
-    return _add(steps, experiment, "04_figures", name, parameters, (*drawn, *tested))
-
-
-def parse_cell(text: str, experiment: Experiment) -> tuple[str, str, str]:
-    """A table cell such as T1/digits/merged/resnet -> (data set, trick, architecture)."""
-    parts = text.split("/")
-    if len(parts) != 4:
-        raise InputError(f"cell {text!r} is not RESULT/DATASET/TRICK/ARCHITECTURE, such as T1/digits/merged/resnet.")
-    results = {result.id: result for result in experiment.results}
-    result = results[choose("result", parts[0], results)]
-    dataset = choose("data set", parts[1], experiment.datasets)
-    if result.stage != "03_eval":
-        raise InputError(f"{result.id} has no cells of accuracies; expected a result such as T1.")
-    tricks = [trick for trick in result.tricks if trick in experiment.tricks]
-    trick = choose(f"trick of {result.id} in {experiment.name}", trick_name(parts[2]), tricks)
-    return (
-        dataset,
-        trick,
-        choose(
-            f"architecture of {result.id} in {experiment.name}",
-            ARCHITECTURE_ALIASES.get(parts[3].lower(), parts[3]),
-            experiment.architectures[result.id],
-        ),
-    )

@@ -16,8 +16,9 @@ from synthlib import hub, paths, receipts
 from synthlib.data.hosted import HOSTED, REAL
 from synthlib.digests import notebook_digest
 from synthlib.inputs import InputError
-from synthlib.runs.experiment import Experiment, PlannedStep
+from synthlib.runs.experiment import Experiment
 from synthlib.runs.run import STAMP
+from synthlib.runs.steps import PlannedStep
 from synthlib.settings import REAL_TRICKS
 
 START_UP_S = 6  # of a step around its own work: processes, imports (measured on 2 cores)
