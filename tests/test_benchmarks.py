@@ -14,7 +14,8 @@ from conftest import ROOT
 
 from synthlib.data.datasets import read_spec
 from synthlib.generation.plan import n_rows
-from synthlib.runs.experiment import plan_steps, read_experiment
+from synthlib.runs.experiment import read_experiment
+from synthlib.runs.steps import plan_steps
 from synthlib.settings import GenerateSettings
 
 FOLDER = ROOT / "benchmarks"
@@ -187,7 +188,9 @@ def test_the_storage_benchmark_counts_whole_shards(run):
 
 def test_every_benchmark_has_a_result_whose_figures_the_page_shows():
     page = (FOLDER / "README.md").read_text(encoding="utf-8")
-    assert {result["benchmark"] for result in RESULTS.values()} == {file.stem for file in FOLDER.glob("bench_*.py")}
+    assert {result["benchmark"] for result in RESULTS.values()} == {
+        file.stem for file in [*FOLDER.glob("bench_*.py"), *FOLDER.glob("simulate_*.py")]
+    }
     for name, result in RESULTS.items():
         check_described(result, result["benchmark"])
         assert f"results/{name}.json" in page and "/" not in json.dumps(result["settings"])

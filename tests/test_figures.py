@@ -14,8 +14,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from synthlib import settings
 from synthlib.inputs import InputError
-from synthlib.results import figures, rows, tables
+from synthlib.results import figures, rows, style, tables
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +25,7 @@ def close_figures():
     plt.close("all")
 
 
-ONE_OF_EACH = {"split": "test", "images": "drawn", "init": "scratch", "protocol": "miniature"}
+ONE_OF_EACH = {"setting": "", "split": "test", "images": "drawn", "init": "scratch", "protocol": "miniature"}
 
 
 def t1(*architectures):
@@ -134,7 +135,26 @@ def test_the_best_epoch_on_the_test_set_is_hollow_and_says_what_it_is():
 
 def test_figures_draw_a_table_as_the_tables_module_makes_it():
     lines = [
-        ["digits", "test", trick, "drawn", "cnn", "scratch", "miniature", mode, r, r, r, 100, 50, 10, 60 + r, None, 5.0]
+        [
+            "digits",
+            "test",
+            trick,
+            "",
+            "drawn",
+            "cnn",
+            "scratch",
+            "miniature",
+            mode,
+            r,
+            r,
+            r,
+            100,
+            50,
+            10,
+            60 + r,
+            None,
+            5.0,
+        ]
         for trick in ("base_class", "merged")
         for mode in ("eval", "authors")
         for r in range(3)
@@ -184,7 +204,7 @@ def test_images_of_another_kind_are_refused(images):
         figures.plot_images(images)
 
 
-# --- F3, F4 -----------------------------------------------------------------------------------------------------------
+# --- F3 ---------------------------------------------------------------------------------------------------------------
 
 
 def test_confusion_prints_each_share_and_leaves_zeros_empty():
@@ -202,43 +222,54 @@ def test_confusions_of_two_tricks_stand_side_by_side_with_one_colour_scale():
     assert sorted(texts(merged)) == ["10", "100", "90"] and bar.get_ylabel() == "% of the true class"
 
 
-def diversity(measures=("vendi_per_class",)):
-    lines = [
-        ["digits", trick, "cnn", "eval", r, measure, "pixels", 4 + i + r, 60 + i + 2 * r]
-        for measure in measures
-        for i, trick in enumerate(("base_class", "merged"))
-        for r in range(3)
+def test_the_confusion_table_has_every_cell_of_every_matrix():
+    table = figures.confusion_table({"base": [[80, 20], [0, 100]], "merged": [[90, 10], [0, 100]]}, ["a", "b"])
+    assert table.to_numpy().tolist()[:3] == [["base", "a", "a", 80], ["base", "a", "b", 20], ["base", "b", "a", 0]]
+    assert table["percent"].tolist()[4:] == [90, 10, 0, 100]
+    assert figures.confusion_table({}, []).empty
+
+
+def test_only_the_lowest_row_of_confusions_names_the_predicted_classes():
+    matrices = dict.fromkeys(("a", "b", "c"), np.eye(2) * 100)
+    axes = figures.confusion_figure(matrices, ["cat", "dog"]).axes
+    assert [ax.get_xlabel() for ax in axes[:3]] == ["", "predicted class", "predicted class"]
+
+
+# --- what was not run, widths -----------------------------------------------------------------------------------------
+
+
+def test_what_was_not_run_stands_below_the_figure_and_above_the_note(tmp_path):
+    reasons = ["merged, vit: no GPU", "merged, resnet: no GPU", "cifar10: base class, vit: too slow: days"]
+    figure = figures.confusion_figure({"a": np.eye(2)}, ["cat", "dog"], reasons)
+    for _ in range(2):
+        figures.save_figure(figure, tmp_path / "a", "A miniature.")
+    lines = figure.get_supxlabel().split("\n")
+    assert "".join(lines[:-2]).startswith("not run: merged, vit; merged, resnet: no GPU")
+    assert lines[-2:] == ["not run: cifar10: base class, vit: too slow: days", "A miniature."]
+
+
+def test_a_figure_of_nothing_says_why_there_is_nothing():
+    assert texts(figures.confusion_figure({}, [], ["merged, vit: no GPU"]).axes[0]) == [
+        "Nothing to draw. Not run:\nmerged, vit: no GPU"
     ]
-    columns = ["dataset", "trick", "architecture", "evaluation_mode", "replicate", "measure", "feature_space", "value"]
-    return pd.DataFrame(lines, columns=[*columns, "accuracy_percent"]).assign(**ONE_OF_EACH)
+    assert "nothing was evaluated for it" in texts(figures.accuracy_figure(t1("cnn").iloc[:0]).axes[0])[0]
 
 
-def test_diversity_has_a_mark_a_condition_and_a_dot_a_replicate():
-    ax = figures.plot_diversity_against_accuracy(diversity())
-    means = [
-        (float(line.get_xdata()[0]), float(line.get_ydata()[0])) for line in ax.lines if len(line.get_xdata()) == 1
-    ]
-    assert means == [(5, 62), (6, 63)]
-    assert [len(line.get_xdata()) for line in ax.lines] == [3, 1, 3, 1]
-    marks = {(line.get_marker(), line.get_color()) for line in ax.lines}
-    assert len({marker for marker, _ in marks}) == len({colour for _, colour in marks}) == 2
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["base class", "merged"]
+def test_every_paper_figure_is_as_wide_as_a_column_or_the_text():
+    two = {"a": np.eye(3), "b": np.eye(3)}
+    for figure, width in (
+        (figures.accuracy_figure(t1("cnn")), 6.9),
+        (figures.confusion_figure(two, list("abc")), 6.9),
+        (figures.confusion_figure({"a": np.eye(3)}, list("abc")), 3.3),
+    ):
+        assert figure.get_figwidth() == pytest.approx(width)
 
 
-def test_diversity_has_a_panel_a_measure_and_one_legend():
-    figure = figures.diversity_figure(diversity(("vendi_per_class", "recall")))
-    assert len(figure.axes) == 2 and len(figure.legends) == 1
-    assert not any(ax.get_legend() for ax in figure.axes)
-    with pytest.raises(InputError, match="authors"):
-        figures.diversity_figure(diversity(), "authors")
-
-
-def test_diversity_has_a_row_of_panels_a_variant_and_never_mixes_two():
-    both = pd.concat([diversity(), diversity().assign(init="imagenet")])
-    titles = [ax.get_title(loc="left") for ax in figures.diversity_figure(both).axes]
-    assert titles == ["digits, cnn, init scratch", "digits, cnn, init imagenet"]
-    with pytest.raises(InputError, match=r"init \['scratch', 'imagenet'\]; expected one"):
-        figures.plot_diversity_against_accuracy(both)
+def test_every_trick_and_real_set_has_a_mark_of_its_own_and_settings_share_it():
+    names = [*settings.TRICKS, *settings.REAL_TRICKS, settings.UNKNOWN]
+    assert len({style.trick_style(name) for name in names}) == len(names) == 13
+    assert style.trick_style("random_guidance+guidance=3") == style.trick_style("random_guidance")
+    assert style.trick_style("something else")  # a set that somebody named: a mark, not a crash
 
 
 # --- notebooks 01 and 02 ----------------------------------------------------------------------------------------------

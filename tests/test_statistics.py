@@ -140,6 +140,61 @@ def test_wilsons_interval_follows_the_level():
     assert statistics.wilson_interval(0, 10, level=0.5).high == pytest.approx(4.3514, abs=1e-3)
 
 
+def test_holm_multiplies_the_smallest_by_all_the_next_by_one_less():
+    # sorted 0.01, 0.02, 0.03, 0.5: times 4, 3, 2, 1 = 0.04, 0.06, 0.06, 0.5, none below the one before it
+    assert statistics.holm([0.02, 0.5, 0.01, 0.03]) == pytest.approx([0.06, 0.5, 0.04, 0.06])
+    assert statistics.holm([0.02, 0.04]) == pytest.approx([0.04, 0.04])  # 0.04 * 1, and the first has 0.04 already
+    assert statistics.holm([0.01, 0.01]) == pytest.approx([0.02, 0.02])  # the second is not below the first
+    assert statistics.holm([0.6, 0.9]).tolist() == [1, 1]
+    assert statistics.holm([0.03]).tolist() == [0.03] and statistics.holm([]).size == 0
+
+
+def test_holm_does_not_count_a_test_that_was_not_made():
+    adjusted = statistics.holm([0.02, np.nan, 0.5])
+    assert adjusted[[0, 2]] == pytest.approx([0.04, 0.5]) and np.isnan(adjusted[1])
+    assert np.isnan(statistics.holm([np.nan])).all()
+
+
+def test_rank_correlation_is_of_the_conditions_means_and_ignores_their_scale():
+    # means 1, 2, 3, 4 against 10, 30, 20, 1000: ranks 1, 3, 2, 4; rho = 1 - 6 * 2 / (4 * 15) = 0.8
+    x = [[0, 2], [2, 2], [3, 3], [5, 3]]
+    y = [[10, 10], [20, 40], [20, 20], [0, 2000]]
+    assert statistics.rank_correlation(x, y).mean == pytest.approx(0.8)
+    # a tie shares its rank: 1, 2.5, 2.5 against 1, 2, 3 gives 1.5 / sqrt(1.5 * 2)
+    tied = statistics.rank_correlation([[1], [2], [2]], [[1], [2], [3]])
+    assert tied.mean == pytest.approx(1.5 / np.sqrt(3)) and np.isnan([tied.low, tied.high]).all()
+
+
+def test_rank_correlation_of_one_order_is_one_in_every_draw_and_of_noise_in_few():
+    ordered = statistics.rank_correlation([[k] for k in range(6)], [[10 * k] for k in range(6)])
+    assert ordered == pytest.approx((1, 1, 1))
+    rng = np.random.default_rng(0)
+    x, y = rng.random((2, 8, 5))
+    noise = statistics.rank_correlation(x, y)
+    assert -1 <= noise.low < 0 < noise.high <= 1 and noise.low <= noise.mean <= noise.high
+    assert noise == statistics.rank_correlation(x, y) != statistics.rank_correlation(x, y, seed=1)
+
+
+def test_rank_correlation_resamples_the_replicates_too():
+    # the means are in order, but replicates of neighbours overlap; without their spread every draw would give 1
+    x = [[k, k] for k in range(5)]
+    spread = statistics.rank_correlation(x, [[k - 3, k + 3] for k in range(5)])
+    assert spread.mean == pytest.approx(1) and spread.low < 0.9
+    assert statistics.rank_correlation(x, x).low == pytest.approx(1)
+
+
+def test_rank_correlation_agrees_with_scipy_with_ties():
+    from scipy import stats
+
+    x, y = [1, 2, 2, 5, 7, 7, 7], [3, 1, 4, 4, 9, 2, 6]
+    ours = statistics.rank_correlation([[v] for v in x], [[v] for v in y])
+    assert ours.mean == pytest.approx(stats.spearmanr(x, y).statistic)
+
+
+def test_where_nothing_varies_there_is_no_rank_correlation():
+    assert np.isnan(statistics.rank_correlation([[1], [1], [1], [1]], [[1], [2], [3], [4]])).all()
+
+
 def test_statistics_do_not_wait_for_scipy_stats():
     code = "import sys, synthlib.results.statistics; print('scipy.stats' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
@@ -162,6 +217,11 @@ def test_statistics_do_not_wait_for_scipy_stats():
         lambda: statistics.wilson_interval(2.5, 10),
         lambda: statistics.wilson_interval(0, 0),
         lambda: statistics.wilson_interval(5, 10, level=95),
+        lambda: statistics.holm([0.5, 1.5]),
+        lambda: statistics.rank_correlation([], []),
+        lambda: statistics.rank_correlation([[1], [2]], [[1]]),
+        lambda: statistics.rank_correlation([[1, 2]], [[1]]),
+        lambda: statistics.rank_correlation([[np.nan]], [[1]]),
     ],
 )
 def test_wrong_input_is_one_line_that_says_what_was_expected(call):

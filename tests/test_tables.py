@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 
 from synthlib import paths
 from synthlib.inputs import InputError
-from synthlib.results import report, rows, tables
+from synthlib.results import cells, differences, report, rows, tables
 
 PUBLISHED = pd.DataFrame(
     {
@@ -49,7 +49,8 @@ def evaluated(root, trick, hits, dataset="digits", architecture="cnn", n_train=1
 
     best: of the epoch that was best on the test set, so many right in each shuffle. variants: where they are not usual.
     """
-    who = {"dataset": dataset, "split": "test", "trick": trick, "images": "drawn", "architecture": architecture}
+    who = {"dataset": dataset, "split": "test", "trick": trick, "setting": "", "images": "drawn"}
+    who |= {"architecture": architecture}
     who |= {"init": "scratch", "protocol": "miniature"} | variants
     folder = root / "-".join([dataset, trick, architecture, *variants.values()])
     folder.mkdir(parents=True)
@@ -76,7 +77,8 @@ def evaluated(root, trick, hits, dataset="digits", architecture="cnn", n_train=1
         row("authors_best", replicate, 10 * n)
     pd.DataFrame(table, columns=rows.ROW_COLUMNS).to_csv(folder / "results.csv", index=False)
     if measures:
-        lines = [[dataset, trick, r, "vendi_per_class", "pixels", value, 50] for r, value in enumerate(measures)]
+        same = [dataset, trick, who["setting"]]
+        lines = [[*same, r, "vendi_per_class", "pixels", value, "", "", 50] for r, value in enumerate(measures)]
         pd.DataFrame(lines, columns=rows.MEASURE_COLUMNS).to_csv(folder / "measures.csv", index=False)
     (folder / "classes.json").write_text('["even", "odd"]')
     finish(folder)
@@ -85,7 +87,7 @@ def evaluated(root, trick, hits, dataset="digits", architecture="cnn", n_train=1
 
 def key(trick, mode):
     """A condition as `read_correct` names it."""
-    return ("digits", "test", trick, "drawn", "cnn", "scratch", "miniature", mode)
+    return ("digits", "test", trick, "", "drawn", "cnn", "scratch", "miniature", mode)
 
 
 @pytest.fixture
@@ -117,7 +119,7 @@ def test_rows_of_all_folders_come_in_canonical_order(dirs):
 def test_a_folder_without_results_names_the_notebook_to_run(tmp_path):
     with pytest.raises(InputError, match=r"no results.csv in .*run notebooks/03_eval.ipynb"):
         rows.read_evaluations([tmp_path / "nothing"])
-    with pytest.raises(InputError, match=r"run notebooks/03_eval.ipynb"):
+    with pytest.raises(InputError, match=r"03_eval"):
         rows.read_evaluations([])
 
 
@@ -197,7 +199,7 @@ def test_confusion_is_in_percent_of_the_true_class(tmp_path):
 def test_confusions_leave_out_the_best_epoch_on_the_test_set(tmp_path):
     folder = evaluated(tmp_path, "merged", [7], best=[9])
     assert rows.confusion_of(Path(folder).glob("*.safetensors"), ["even", "odd"])[0].tolist() == [80, 20]
-    found, classes = rows.read_confusions([folder])
+    found, classes = rows.read_confusions([folder])["digits"]
     assert list(found) == ["merged, cnn"] and classes == ["even", "odd"]
     assert found["merged, cnn"].tolist() == [[80, 20], [40, 60]]
     with pytest.raises(InputError, match=r"expected logits-r0"):
@@ -206,7 +208,7 @@ def test_confusions_leave_out_the_best_epoch_on_the_test_set(tmp_path):
 
 def test_confusions_of_a_hosted_set_and_of_ours_are_two(tmp_path):
     dirs = [evaluated(tmp_path, "merged", [7]), evaluated(tmp_path, "merged", [10], images="hosted")]
-    found, _ = rows.read_confusions(dirs, ["merged"])
+    found, _ = rows.read_confusions(dirs, [("digits", "merged", "cnn")])["digits"]
     assert list(found) == ["merged, cnn, images drawn", "merged, cnn, images hosted"]
     assert found["merged, cnn, images hosted"].tolist() == [[100, 0], [0, 100]]
 
@@ -332,7 +334,7 @@ def test_replicates_of_unequal_size_are_not_averaged(dirs):
 
 
 def test_t2_is_merged_minus_base_paired_over_replicates(dirs):
-    table = tables.base_against_merged(rows.read_evaluations(dirs), rows.read_correct(dirs), PUBLISHED)
+    table = differences.base_against_merged(rows.read_evaluations(dirs), rows.read_correct(dirs), PUBLISHED)
     row = one(table, evaluation_mode="eval")
     # merged - base: 20, 10, 30: mean 20, s = 10, half = 24.8414
     assert (row["base_percent"], row["merged_percent"], row["difference_points"]) == (60, 80, 20)
@@ -348,25 +350,25 @@ def test_t2_pairs_by_replicate_number_and_not_by_position(tmp_path):
     read, correct = rows.read_evaluations(dirs), rows.read_correct(dirs)
     read = read[~((read["trick"] == "merged") & (read["replicate"] == 0))]
     correct = {key: value[1:] if key[1] == "merged" else value for key, value in correct.items()}
-    row = one(tables.base_against_merged(read, correct, PUBLISHED), evaluation_mode="eval")
+    row = one(differences.base_against_merged(read, correct, PUBLISHED), evaluation_mode="eval")
     assert row["n_pairs"] == 2 and row["difference_points"] == 20  # 80 - 70 and 90 - 60
 
 
 def test_t2_says_where_n_train_is_unequal(tmp_path):
     dirs = [evaluated(tmp_path, "base_class", [5]), evaluated(tmp_path, "merged_full", [7], n_train=300)]
     read, correct = rows.read_evaluations(dirs), rows.read_correct(dirs)
-    row = one(tables.base_against_merged(read, correct, PUBLISHED, merged="merged_full"), evaluation_mode="eval")
+    row = one(differences.base_against_merged(read, correct, PUBLISHED, merged="merged_full"), evaluation_mode="eval")
     assert row["status"] == "unequal n_train (100 and 300)"
 
 
 def test_t2_of_two_single_runs_asks_mcnemar_in_eval_mode_and_nobody_in_the_authors_mode(tmp_path):
     dirs = [evaluated(tmp_path, "base_class", [5]), evaluated(tmp_path, "merged", [8])]
-    table = tables.base_against_merged(rows.read_evaluations(dirs), rows.read_correct(dirs), PUBLISHED)
+    table = differences.base_against_merged(rows.read_evaluations(dirs), rows.read_correct(dirs), PUBLISHED)
     row = one(table, evaluation_mode="eval")
     # images 5, 6 and 7 only merged got right: p = 2 / 2^3
     assert row["p"] == pytest.approx(0.25) and pd.isna(row["difference_low"])
     assert row["difference_method"] == "McNemar, exact, 3 and 0 discordant of 10 test images"
-    assert tables.difference_view(table).iloc[0]["p"] == "0.25 (McNemar)"
+    assert differences.difference_view(table).iloc[0]["p"] == "0.25 (McNemar)"
     row = one(table, evaluation_mode="authors")
     assert pd.isna(row["p"]) and row["difference_method"] == "one replicate: no interval"
 
@@ -376,32 +378,74 @@ def test_t2_pairs_what_differs_in_nothing_but_the_trick(tmp_path):
     dirs = [evaluated(tmp_path, "base_class", [4 + k, 5 + k], **variant) for k, variant in enumerate(variants)]
     dirs += [evaluated(tmp_path, "merged", [6, 8 + (k > 1)], **variant) for k, variant in enumerate(variants)]
     dirs += [evaluated(tmp_path, "real", [9, 9], images="real")]  # neither side: no line
-    table = tables.base_against_merged(rows.read_evaluations(dirs), rows.read_correct(dirs), PUBLISHED)
+    table = differences.base_against_merged(rows.read_evaluations(dirs), rows.read_correct(dirs), PUBLISHED)
     found = table[table["evaluation_mode"] == "eval"]
     assert found[["split", "images", "init", "difference_points"]].to_numpy().tolist() == [
         ["test", "drawn", "scratch", 25], ["test", "drawn", "imagenet", 10], ["test", "hosted", "scratch", 15],
         ["rest", "drawn", "scratch", 0],
     ]  # fmt: skip
-    view = tables.difference_view(table)
+    view = differences.difference_view(table)
     assert list(view.columns)[:6] == ["data set", "architecture", "split", "images", "init", "evaluated in"]
 
 
 def test_t2_compares_the_best_epochs_only_where_both_have_them(tmp_path):
     dirs = [evaluated(tmp_path, "base_class", [5, 6]), evaluated(tmp_path, "merged", [7, 8], best=[9, 10])]
     read, correct = rows.read_evaluations(dirs), rows.read_correct(dirs)
-    assert list(tables.base_against_merged(read, correct, PUBLISHED)["evaluation_mode"]) == ["eval", "authors"]
+    assert list(differences.base_against_merged(read, correct, PUBLISHED)["evaluation_mode"]) == ["eval", "authors"]
     dirs[0] = evaluated(tmp_path, "base_class", [5, 6], protocol="own", best=[6, 8])
     dirs[1] = evaluated(tmp_path, "merged", [7, 8], protocol="own", best=[9, 10])
     read, correct = rows.read_evaluations(dirs), rows.read_correct(dirs)
-    row = one(tables.base_against_merged(read, correct, PUBLISHED), evaluation_mode="authors_best")
+    row = one(differences.base_against_merged(read, correct, PUBLISHED), evaluation_mode="authors_best")
     assert row["difference_points"] == 25 and row["difference_method"].startswith("paired t")
 
 
 def test_t2_without_merged_says_not_run(tmp_path):
     dirs = [evaluated(tmp_path, "base_class", [5, 6])]
-    table = tables.base_against_merged(rows.read_evaluations(dirs), rows.read_correct(dirs), PUBLISHED)
+    table = differences.base_against_merged(rows.read_evaluations(dirs), rows.read_correct(dirs), PUBLISHED)
     assert set(table["status"]) == {"not run: no evaluated folder was given for merged"}
     assert table["difference_points"].isna().all() and table["base_percent"].tolist() == [55, 60]
+
+
+def test_t2_names_the_architectures_that_were_wanted_and_not_run(tmp_path):
+    dirs = [evaluated(tmp_path, "base_class", [5, 6]), evaluated(tmp_path, "merged", [7, 8])]
+    wanted = [("digits", trick, architecture) for trick in ("base_class", "merged") for architecture in ("cnn", "vit")]
+    why = {("digits", "merged", "vit"): "no GPU", ("digits", "base_class", "vit"): "no GPU"}
+    table = differences.base_against_merged(
+        rows.read_evaluations(dirs), rows.read_correct(dirs), PUBLISHED, wanted=wanted, why_not_run=why
+    )
+    assert table["architecture"].tolist() == ["cnn", "cnn", "vit", "vit"]
+    missing = one(table, architecture="vit", evaluation_mode="authors")
+    assert missing["status"] == "not run: base class: no GPU; merged: no GPU" and pd.isna(missing["difference_points"])
+    view = differences.difference_view(table)
+    assert view["merged - base, points"].tolist()[2:] == ["not run", "not run"]
+    nothing = differences.base_against_merged(rows.read_evaluations(dirs).iloc[:0], {}, PUBLISHED, wanted=wanted)
+    assert len(nothing) == 4 and nothing["status"].str.startswith("not run: no evaluated folder").all()
+
+
+def test_a_setting_is_a_condition_of_its_own_in_t1(tmp_path):
+    dirs = [evaluated(tmp_path, "random_guidance", [7, 8])]
+    dirs += [evaluated(tmp_path, "random_guidance", [5, 6], setting="guidance=3", dataset="digits")]
+    wanted = [("digits", f"random_guidance+guidance={value}", "cnn") for value in (3, 5)]
+    table = tables.accuracy_by_trick(rows.read_evaluations(dirs), PUBLISHED, wanted)
+    assert one(table, setting="guidance=3", evaluation_mode="eval")["accuracy_percent"] == 55
+    assert one(table, setting="", evaluation_mode="eval")["accuracy_percent"] == 75
+    missing = one(table, setting="guidance=5", evaluation_mode="eval")
+    assert missing["trick"] == "random_guidance" and missing["status"].startswith("not run")
+    view = tables.accuracy_view(table)
+    assert view[["trick", "setting"]].to_numpy().tolist() == [
+        ["random guidance", ""], ["random guidance", "guidance=3"], ["random guidance", "guidance=5"]
+    ]  # fmt: skip
+    path = tables.write_table(table, tmp_path / "t", "c", "n")[0]
+    assert tables.accuracy_view(tables.read_table(path)).equals(view)
+
+
+def test_a_published_value_stands_beside_either_init_but_no_other_setting(tmp_path):
+    given = {"dataset": "cifar10", "architecture": "resnet50"}
+    settings = ("", "init=scratch", "init=imagenet", "images_per_class=15")
+    folders = [evaluated(tmp_path, "base_class", [6], **given, setting=setting) for setting in settings]
+    table = tables.accuracy_by_trick(rows.read_evaluations(folders), PUBLISHED)
+    has = table[(table["published_percent"] == 60.5)]
+    assert sorted(has["setting"]) == ["", "init=imagenet", "init=scratch"]
 
 
 # --- F4's numbers -----------------------------------------------------------------------------------------------------
@@ -481,16 +525,16 @@ def test_the_csv_reads_back_to_the_same_view(dirs, tmp_path):
 
 
 def test_t2_view_has_signed_differences(dirs):
-    table = tables.base_against_merged(rows.read_evaluations(dirs), rows.read_correct(dirs), PUBLISHED)
-    line = tables.difference_view(table).iloc[0]
+    table = differences.base_against_merged(rows.read_evaluations(dirs), rows.read_correct(dirs), PUBLISHED)
+    line = differences.difference_view(table).iloc[0]
     assert line["merged - base, points"] == "+20.0 [-4.8, +44.8]" and line["n train"] == "100"
 
 
 def test_the_committed_published_values_hold_the_papers_own_rows():
     published = rows.read_published(paths.package().parent / "experiments" / "published.csv")
-    condition = tables._unrun("cifar10", "base_class", "resnet50", "authors")
-    assert tables._published(published, condition)[0] == 60.5
-    assert tables._published(published, condition | {"dataset": "digits"})[0] == "not available"
+    condition = cells.unrun("cifar10", "base_class", "resnet50", "authors")
+    assert cells.published_value(published, condition)[0] == 60.5
+    assert cells.published_value(published, condition | {"dataset": "digits"})[0] == "not available"
 
 
 # --- the comparison with a reference ----------------------------------------------------------------------------------
@@ -552,6 +596,43 @@ def test_a_reference_table_that_was_not_made_is_named(dirs, tmp_path):
     (tmp_path / "a").mkdir()
     verdict, detail = verdicts(tmp_path / "a", tmp_path / "b")["accuracy_by_trick.csv"]
     assert verdict == "differs" and "not made" in detail
+
+
+def test_a_difference_is_compared_by_its_interval_and_a_verdict_must_be_the_same(tmp_path):
+    columns = ["dataset", "trick", "architecture", "difference_points", "difference_low", "difference_high", "p_holm",
+               "bootstrap_low", "verdict"]  # fmt: skip
+    lines = {"b": ["digits", "merged", "cnn", 20.0, 10.0, 30.0, 0.01, 12.0, "held"]}
+    lines["a"] = [*lines["b"][:3], 25.0, 11.0, 39.0, 0.04, 13.0, "held"]
+    for folder, line in lines.items():
+        tables.write_table(pd.DataFrame([line], columns=columns), tmp_path / folder / "claims", "c", "n")
+    assert verdicts(tmp_path / "a", tmp_path / "b")["claims.csv"][0] == "within interval"
+    lines["a"][-1] = "undecided"
+    tables.write_table(pd.DataFrame([lines["a"]], columns=columns), tmp_path / "a" / "claims", "c", "n")
+    verdict, detail = verdicts(tmp_path / "a", tmp_path / "b")["claims.csv"]
+    assert verdict == "differs" and "verdict is undecided, reference held" in detail
+
+
+def test_a_curve_is_compared_by_the_interval_that_it_has(tmp_path):
+    for folder, mean in (("a", 2.1), ("b", 2.0)):
+        frame = pd.DataFrame([["digits", 1, "loss", mean, 1.9, 2.2]],
+                             columns=["dataset", "epoch", "quantity", "mean", "lowest", "highest"])  # fmt: skip
+        tables.write_table(frame, tmp_path / folder / "curves", "c", "n")
+    assert verdicts(tmp_path / "a", tmp_path / "b")["curves.csv"][0] == "within interval"
+
+
+def test_a_map_is_compared_by_its_images_and_not_by_their_places(tmp_path):
+    for folder, x, label in (("a", 1.5, 3), ("b", -7.25, 3), ("c", 1.5, 4)):
+        frame = pd.DataFrame([["real", label, x, 2.0]], columns=["set", "label", "x", "y"])
+        tables.write_table(frame, tmp_path / folder / "map", "c", "n")
+    assert verdicts(tmp_path / "a", tmp_path / "b")["map.csv"][0] == "same"
+    assert verdicts(tmp_path / "a", tmp_path / "c")["map.csv"][0] == "differs"
+
+
+def test_results_csv_repeats_the_others_and_is_not_compared(dirs, tmp_path):
+    write_t1(dirs, tmp_path / "a"), write_t1(dirs, tmp_path / "b")
+    (tmp_path / "a" / "results.csv").write_text("commit\none\n")
+    (tmp_path / "b" / "results.csv").write_text("commit\nother\n")
+    assert list(verdicts(tmp_path / "a", tmp_path / "b")) == ["accuracy_by_trick.csv"]
 
 
 def test_the_terminal_summary_shows_t1_and_the_verdicts(dirs, tmp_path):

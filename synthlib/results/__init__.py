@@ -15,6 +15,7 @@ MODE_LABELS = {
 }
 # What, beside data set, trick, architecture and mode, tells conditions apart, with its values in the order of tables.
 VARIANTS = {
+    "setting": ("",),  # other parameters than the experiment's, as in guidance=3; "" where there is none
     "split": SPLITS,
     "images": ("drawn", "hosted", "imported", "real"),
     "init": INITS,
@@ -48,8 +49,9 @@ def varying(table: "pd.DataFrame") -> list[str]:
 
 
 def variant_words(row: Mapping[str, object], names: Iterable[str]) -> str:
-    """What follows a label where variants are shown: ", images hosted, init imagenet"; nothing where they are not known."""
-    return "".join(f", {name} {row[name]}" for name in names if known(row[name]))
+    """What follows a label where variants are shown: ", guidance=3, images hosted"; nothing where they are not known."""
+    said = (f"{'' if name == 'setting' else f'{name} '}{row[name]}" for name in names if known(row[name]))
+    return "".join(f", {words}" for words in said)
 
 
 def known(value: object) -> str:

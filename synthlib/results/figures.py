@@ -1,7 +1,8 @@
-"""Figures: data in, Axes out; nothing here reads a file.
+"""Figures: data in, Axes out; nothing here reads a file. Accuracy (F2), confusion (F3), and what notebooks 01 to 03 draw.
 
 `plot_*` draw into one Axes (or make one), `*_figure` put panels together; `save_figure` comes from `results.style`.
-Imports matplotlib only: notebooks 01 to 03 draw too, and should not wait for pandas or seaborn.
+Imports matplotlib only: notebooks 01 to 03 draw too, and should not wait for pandas or seaborn. The other figures:
+`results.images` (F1), `diversity_plots` (F4), `feature_map` (F5), `curves` (F6, F7, F9), `gains` (F8), `reliability` (F10).
 """
 
 import math
@@ -10,37 +11,41 @@ from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from numpy.typing import ArrayLike
 
 from synthlib.inputs import InputError
-from synthlib.results import MODE_LABELS, VARIANTS, trick_label, trick_order, variant_order, variant_words, varying
+from synthlib.results import MODE_LABELS, trick_label, trick_order, variant_order, variant_words, varying
 from synthlib.results.images import plot_images, plot_sample_grid
-from synthlib.results.reliability import plot_reliability
-from synthlib.results.style import GREY, MODE_STYLES, PALETTE, add_note, new_axes, save_figure, trick_style, use_style
+from synthlib.results.reliability import plot_reliability, reliability_figure
+from synthlib.results.style import (
+    GREY,
+    MODE_STYLES,
+    ONE_COLUMN,
+    PALETTE,
+    TWO_COLUMN,
+    add_not_run,
+    add_note,
+    new_axes,
+    not_run_figure,
+    save_figure,
+    take_legend,
+    title_panel,
+    trick_style,
+    use_style,
+)
 from synthlib.settings import BEST_MODE, EVALUATION_MODES
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = [  # with what a notebook needs of `images` and `style`, so that it imports one module
-    "accuracy_figure", "add_note", "confusion_figure", "diversity_figure", "plot_accuracy_by_trick", "plot_confusion",
-    "plot_diversity_against_accuracy", "plot_guidance_histogram", "plot_history", "plot_images", "plot_reliability",
-    "plot_sample_grid", "save_figure", "use_style",
+__all__ = [  # with what a notebook needs of other modules that draw, so that it imports one
+    "accuracy_figure", "add_note", "confusion_figure", "confusion_table", "plot_accuracy_by_trick", "plot_confusion",
+    "plot_guidance_histogram", "plot_history", "plot_images", "plot_reliability", "plot_sample_grid",
+    "reliability_figure", "save_figure", "use_style",
 ]  # fmt: skip
-
-MARK_SIZES = "large: mean, small: a replicate"
-MEASURE_LABELS = {
-    "vendi": "Vendi score, all classes together",
-    "vendi_per_class": "Vendi score, mean over classes",
-    "recall": "recall of the real images",
-    "precision": "precision against the real images",
-    "density": "density",
-    "coverage": "coverage of the real images",
-}
 
 # --- accuracy ---------------------------------------------------------------------------------------------------------
 
@@ -96,20 +101,22 @@ def plot_accuracy_by_trick(
     return ax
 
 
-def accuracy_figure(table: "pd.DataFrame") -> Figure:
+def accuracy_figure(table: "pd.DataFrame", not_run: Sequence[str] = ()) -> Figure:
     """F2: `plot_accuracy_by_trick` for every (data set, architecture) of the table, with one scale a data set."""
+    if table.empty:
+        return not_run_figure(not_run)
     panels = list(dict.fromkeys(zip(table["dataset"], table["architecture"], strict=True)))
     variants = varying(table)  # of all panels, so that each says what differs between them
     n_lines = [len(_lines(table[_where(table, dataset=d, architecture=a)], variants)) for d, a in panels]
     use_style()
     figure, axes = plt.subplots(
-        len(panels), 1, squeeze=False, figsize=(6.6, sum(0.95 + 0.4 * n for n in n_lines) + 0.2),
+        len(panels), 1, squeeze=False, figsize=(TWO_COLUMN, sum(0.95 + 0.4 * n for n in n_lines) + 0.2),
         height_ratios=[n + 1 for n in n_lines],
     )  # fmt: skip
     handles = {}
     for (dataset, architecture), ax in zip(panels, axes[:, 0], strict=True):
         plot_accuracy_by_trick(table[_where(table, dataset=dataset, architecture=architecture)], ax, variants)
-        handles |= _take_legend(ax)
+        handles |= take_legend(ax)
         if ax is not axes[-1, 0]:
             ax.set_xlabel("")
     for dataset in dict(panels):
@@ -119,30 +126,30 @@ def accuracy_figure(table: "pd.DataFrame") -> Figure:
             ax.set_xlim(limits[:, 0].min(), limits[:, 1].max())
     if handles:
         figure.legend(handles.values(), handles.keys(), loc="outside right upper")
-    return figure
+    return add_not_run(figure, not_run)
 
 
 def plot_confusion(matrix: ArrayLike, classes: Sequence[str], ax: Axes | None = None, colorbar: bool = True) -> Axes:
-    """F3: confusion matrix [C, C] in percent of each true class (rows); numbers in the cells up to 20 classes."""
+    """F3: confusion matrix [C, C] in percent of each true class (rows); numbers in the cells up to 12 classes."""
     matrix = np.asarray(matrix, dtype=np.float64)
     n = len(classes)
     if matrix.shape != (n, n):
         raise InputError(
             f"the confusion matrix has shape {matrix.shape}; expected ({n}, {n}), one row and column per class."
         )
-    side = _confusion_side(n)
-    ax = ax or new_axes((side + 1.8, side + 0.8))
+    side = max(3.2, 0.3 * n) if n <= 20 else 5.0
+    ax = ax or new_axes((side + 1.5, side + 0.8))
     shown = ax.imshow(matrix, cmap="Blues", vmin=0, vmax=100)
     step = 1 if n <= 40 else 5
     names = [name.replace("_", " ") for name in classes]
-    ax.set_xticks(range(0, n, step), names[::step], rotation=45, ha="right", rotation_mode="anchor")
-    ax.set_yticks(range(0, n, step), names[::step])
+    ax.set_xticks(range(0, n, step), names[::step], rotation=45, ha="right", rotation_mode="anchor", fontsize=7)
+    ax.set_yticks(range(0, n, step), names[::step], fontsize=7)
     ax.tick_params(length=0)
     ax.grid(visible=False)
     ax.spines[:].set_visible(False)
     ax.set_xlabel("predicted class")
     ax.set_ylabel("true class")
-    if n <= 20:
+    if n <= 12:  # of more, the cells of a column's width have no room for them
         for row, column in zip(*np.nonzero(matrix >= 0.5), strict=True):
             value = matrix[row, column]
             ink = "white" if value > 55 else "black"
@@ -152,97 +159,48 @@ def plot_confusion(matrix: ArrayLike, classes: Sequence[str], ax: Axes | None = 
     return ax
 
 
-def confusion_figure(matrices: Mapping[str, ArrayLike], classes: Sequence[str]) -> Figure:
-    """F3: `plot_confusion` for each titled matrix [C, C], two panels a row, with one colour scale."""
+def confusion_figure(matrices: Mapping[str, ArrayLike], classes: Sequence[str], not_run: Sequence[str] = ()) -> Figure:
+    """F3 of one data set: `plot_confusion` for each titled matrix [C, C], with one colour scale.
+
+    Two panels a row, of more than 20 classes one.
+    """
+    if not matrices:
+        return not_run_figure(not_run)
     use_style()
-    columns = min(2, len(matrices))
+    columns = min(2 if len(classes) <= 20 else 1, len(matrices))
     rows = math.ceil(len(matrices) / columns)
-    side = _confusion_side(len(classes))
-    figure, axes = plt.subplots(
-        rows, columns, squeeze=False, figsize=((side + 0.9) * columns + 0.9, (side + 1.5) * rows), sharey=True
-    )
+    names = 0.055 * max(map(len, classes))  # inches, at 7 points
+    wide = ONE_COLUMN if len(matrices) == 1 and len(classes) <= 12 else TWO_COLUMN
+    side = (wide - names - 1.0) / columns if columns == 2 or wide == ONE_COLUMN else 4.6
+    figure, axes = plt.subplots(rows, columns, squeeze=False, figsize=(wide, (side + 0.75 * names + 0.5) * rows))
     for place, ax in enumerate(axes.flat):
         if place >= len(matrices):
             ax.set_axis_off()
             continue
         plot_confusion(list(matrices.values())[place], classes, ax, colorbar=False)
-        ax.set_title(list(matrices)[place], loc="left")
+        title_panel(ax, list(matrices)[place])
+        if place + columns < len(matrices):
+            ax.set_xlabel("")
         if place % columns:
             ax.set_ylabel("")
+            ax.tick_params(labelleft=False)
     _confusion_bar(axes[0, 0].images[0], list(axes.flat))
-    return figure
+    return add_not_run(figure, not_run)
 
 
-def _confusion_side(n_classes: int) -> float:
-    """Inches of a panel's side."""
-    return max(3.2, 0.42 * n_classes) if n_classes <= 20 else 8.0
+def confusion_table(matrices: Mapping[str, ArrayLike], classes: Sequence[str]) -> "pd.DataFrame":
+    """F3 in numbers: condition (the matrix's title), true_class, predicted_class, percent (of the true class)."""
+    import pandas as pd
+
+    pairs = [(title, true, predicted) for title in matrices for true in classes for predicted in classes]
+    table = pd.DataFrame(pairs, columns=["condition", "true_class", "predicted_class"])
+    return table.assign(percent=np.concatenate([np.ravel(matrix) for matrix in matrices.values()] or [[]]))
 
 
 def _confusion_bar(shown: AxesImage, axes: list[Axes]) -> None:
-    bar = shown.figure.colorbar(shown, ax=axes, shrink=0.8, pad=0.02)
+    bar = shown.figure.colorbar(shown, ax=axes, shrink=0.8, pad=0.02, aspect=30)
     bar.set_label("% of the true class")
     bar.outline.set_visible(False)
-
-
-# --- diversity --------------------------------------------------------------------------------------------------------
-
-
-def plot_diversity_against_accuracy(
-    frame: "pd.DataFrame", ax: Axes | None = None, variants: Sequence[str] = ()
-) -> Axes:
-    """F4, one panel: a measure of the generated images (x) against accuracy (y), by condition and replicate.
-
-    frame: rows of `rows.diversity_against_accuracy` for one data set, architecture, evaluation mode, measure, feature
-    space, and one of each of `VARIANTS`; the title names the `variants`.
-    """
-    dataset, architecture, mode, measure, space = (
-        _only(frame, name) for name in ("dataset", "architecture", "evaluation_mode", "measure", "feature_space")
-    )
-    words = variant_words({name: _only(frame, name) for name in VARIANTS}, variants)
-    ax = ax or new_axes((5.8, 3.6))
-    for trick in sorted(set(frame["trick"]), key=trick_order):
-        rows = frame[frame["trick"] == trick]
-        x, y = rows["value"].to_numpy(float), rows["accuracy_percent"].to_numpy(float)
-        colour, marker = trick_style(trick)
-        if len(rows) > 1:
-            ax.plot(x, y, marker, color=colour, markersize=4, alpha=0.45, markeredgewidth=0, linestyle="none", zorder=2)
-        ax.plot(x.mean(), y.mean(), marker, color=colour, markersize=9, markeredgecolor="white", zorder=3,
-                linestyle="none", label=trick_label(trick))  # fmt: skip
-    ax.set_xlabel(f"{MEASURE_LABELS.get(measure, str(measure).replace('_', ' '))}\n({space})")
-    ax.set_ylabel(f"accuracy, % ({MODE_LABELS[mode]})")
-    ax.set_title(f"{dataset}, {architecture}{words}", loc="left")
-    ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.2, title=MARK_SIZES, alignment="left")
-    return ax
-
-
-def diversity_figure(frame: "pd.DataFrame", evaluation_mode: str = "eval") -> Figure:
-    """F4: `plot_diversity_against_accuracy`, a row of panels an architecture and variant, a column a measure."""
-    frame = frame[frame["evaluation_mode"] == evaluation_mode]
-    variants = varying(frame)
-    told_apart = ["dataset", "architecture", *variants]
-    lines = list(dict.fromkeys(frame[told_apart].itertuples(index=False, name=None)))
-    measures = list(dict.fromkeys(zip(frame["measure"], frame["feature_space"], strict=True)))
-    if not lines:
-        raise InputError(f"no row was evaluated in {evaluation_mode!r} mode; expected one of those in the frame.")
-    use_style()
-    figure, axes = plt.subplots(
-        len(lines), len(measures), squeeze=False, figsize=(3.3 * len(measures) + 1.8, 3.0 * len(lines) + 0.3)
-    )
-    handles = {}
-    for values, line in zip(lines, axes, strict=True):
-        for (measure, space), ax in zip(measures, line, strict=True):
-            wanted = dict(zip(told_apart, values, strict=True))
-            chosen = _where(frame, **wanted, measure=measure, feature_space=space)
-            if not chosen.any():
-                ax.set_axis_off()
-                continue
-            plot_diversity_against_accuracy(frame[chosen], ax, variants)
-            handles |= _take_legend(ax)
-            if ax is not line[0]:
-                ax.set_ylabel("")
-                ax.set_title("")
-    figure.legend(handles.values(), handles.keys(), loc="outside right upper", title=MARK_SIZES, alignment="left")
-    return figure
 
 
 # --- what notebooks 01 and 02 look at ---------------------------------------------------------------------------------
@@ -307,14 +265,6 @@ def _lines(table: "pd.DataFrame", variants: Sequence[str]) -> list[tuple[str, st
     """The lines of a panel of F2, from top to bottom."""
     rows = sorted(table.to_dict("records"), key=lambda row: (trick_order(row["trick"]), variant_order(row)))
     return list(dict.fromkeys(_line(row, variants) for row in rows))
-
-
-def _take_legend(ax: Axes) -> dict[str, Artist]:
-    """Label -> handle of a panel, whose own legend goes: the figure has one for all."""
-    handles, labels = ax.get_legend_handles_labels()
-    if ax.get_legend():
-        ax.get_legend().remove()
-    return dict(zip(labels, handles, strict=True))
 
 
 def _only(frame: "pd.DataFrame", column: str) -> str:

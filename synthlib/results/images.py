@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 
 from synthlib.inputs import InputError
-from synthlib.results.style import GREY, new_axes
+from synthlib.results.style import GREY, ONE_COLUMN, TWO_COLUMN, new_axes
 
 
 def plot_images(
@@ -65,11 +65,15 @@ def plot_sample_grid(
     cell_height, cell_width = down * (height + thin) - thin, across * (width + thin) - thin
     step_y, step_x = cell_height + wide, cell_width + wide
     canvas = np.full((len(cells) * step_y - wide, len(column_names) * step_x - wide, 3), 255, dtype=np.uint8)
-    inches = max(0.55, min(1.0, 7.0 / len(column_names)))
-    longest = max(map(len, column_names)) * 0.075  # inches, at 8 points
+    across_page = ONE_COLUMN if len(column_names) <= 3 else TWO_COLUMN
+    inches = (across_page - 0.35 - 0.06 * max(map(len, row_names), default=0)) / len(column_names)
+    column_names = [name.replace("_", " ") for name in column_names]
+    longest = max(map(len, column_names)) * 0.068  # inches, at 7.5 points
     slanted = longest > inches
+    if slanted:  # the last one reaches beyond its column
+        inches = max(0.4, min(inches, (len(column_names) * inches - 0.8 * longest) / (len(column_names) - 0.5)))
     above = 0.25 + (0.6 * longest if slanted else 0)
-    ax = ax or new_axes((len(column_names) * inches + 1.5, len(cells) * inches * step_y / step_x + above + 0.3))
+    ax = ax or new_axes((across_page, len(cells) * inches * step_y / step_x + above + 0.3))
     for row, line in enumerate(cells):
         for column, cell in enumerate(line):
             top, left = row * step_y, column * step_x

@@ -1,13 +1,26 @@
-"""Reliability diagram: is a classifier right as often as it is sure? Data in, Axes out; nothing here reads a file."""
+"""F10, reliability: is a classifier right as often as it is sure? Data in, Axes out; nothing here reads a file."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from synthlib.inputs import InputError
-from synthlib.results import MODE_LABELS, VARIANTS, mode_order, trick_label
-from synthlib.results.style import GREY, MODE_STYLES, new_axes
+from synthlib.results import MODE_LABELS, VARIANTS, known, mode_order, trick_label, trick_order
+from synthlib.results.style import (
+    GREY,
+    MODE_STYLES,
+    add_legend,
+    add_not_run,
+    new_axes,
+    new_panels,
+    not_run_figure,
+    panels_of,
+    take_legend,
+    title_panel,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,7 +34,7 @@ def plot_reliability(table: "pd.DataFrame", ax: Axes | None = None) -> Axes:
     table: rows of calibration.csv for one data set, trick and architecture. InputError: none, or several of these.
     """
     for name in ("dataset", "trick", "architecture", *VARIANTS):
-        if table[name].nunique() != 1:
+        if table[name].nunique(dropna=False) != 1:
             values = table[name].unique().tolist()
             raise InputError(
                 f"the calibration rows have {name} {values}; expected one: choose the rows of one condition."
@@ -46,9 +59,40 @@ def plot_reliability(table: "pd.DataFrame", ax: Axes | None = None) -> Axes:
     ax.set_xlabel("confidence, %")
     ax.set_ylabel("accuracy, %\n(bars: share of the images, %)")
     first = table.iloc[0]
-    ax.set_title(f"{first['dataset']}, {first['architecture']}, {trick_label(first['trick'])}", loc="left")
+    setting = f", {first['setting']}" if known(first["setting"]) else ""
+    ax.set_title(f"{first['dataset']}, {first['architecture']}, {trick_label(first['trick'])}{setting}", loc="left")
     ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.2)
     return ax
+
+
+def reliability_figure(calibration: "pd.DataFrame", not_run: Sequence[str] = ()) -> Figure:
+    """F10: `plot_reliability`, a row of panels a data set, architecture and variant, a column a trick; the ECE inside.
+
+    calibration: rows of calibration.csv files. A condition all of whose bins are empty is left out.
+    """
+    calibration = calibration.assign(setting=calibration["setting"].map(known))
+    panels = []
+    for title, rows in panels_of(calibration[calibration["evaluation_mode"].isin(MODE_STYLES)]):
+        conditions = rows.groupby(["trick", "setting"], sort=False)
+        for (trick, setting), mine in sorted(conditions, key=lambda item: (trick_order(item[0][0]), item[0][1])):
+            if (mine["n"] > 0).any():
+                panels.append((f"{title}\n{trick_label(trick)}{', ' if setting else ''}{setting}", mine))
+    if not panels:
+        return not_run_figure(not_run)
+    n_tricks = len(calibration[["trick", "setting"]].drop_duplicates())
+    columns = 2 if n_tricks in (1, 2) else 3
+    figure, axes = new_panels(len(panels), columns, 3.0 if columns == 2 else 2.3)
+    handles = {}
+    for place, ((title, mine), ax) in enumerate(zip(panels, axes, strict=True)):
+        plot_reliability(mine, ax)
+        found = take_legend(ax)
+        handles |= {label.partition(": ECE")[0]: handle for label, handle in found.items()}
+        errors = {label.partition(": ")[2]: handle for label, handle in found.items() if ": ECE" in label}
+        ax.legend(errors.values(), errors.keys(), loc="upper left", fontsize=7, handlelength=1.2, borderaxespad=0.1)
+        title_panel(ax, title)
+        ax.set_ylabel("accuracy, %" if place % columns == 0 else "")
+    add_legend(figure, handles, "bars: share of the images, %")
+    return add_not_run(figure, not_run)
 
 
 def _columns(rows: "pd.DataFrame") -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -9,16 +9,15 @@ import pandas as pd
 from synthlib import paths
 from synthlib.inputs import InputError
 from synthlib.results import rows, statistics, tables
+from synthlib.results.cells import INTERVALS, P_VALUES, SECOND_INTERVALS
 
-# Every estimate that a table holds, with the columns of its interval. What stands in no interval must be equal.
-INTERVALS = {
-    **tables.T1_INTERVALS,
-    "base_percent": ("base_ci_low", "base_ci_high"),
-    "merged_percent": ("merged_ci_low", "merged_ci_high"),
-    "difference_points": ("difference_low", "difference_high"),
-    "value": ("value_low", "value_high"),
+# What may differ from the reference where the estimates lie in its intervals: their bounds, and p.
+UNCOMPARED = {
+    *P_VALUES,
+    *(name for found in (INTERVALS, SECOND_INTERVALS) for bounds in found.values() for name in bounds[:2]),
 }
-UNCOMPARED = {"p", "bootstrap_low", "bootstrap_high", *(name for bounds in INTERVALS.values() for name in bounds)}
+MAP = {"x", "y"}  # places on a t-SNE map, which is another one on another machine
+ALL_NUMBERS = "results.csv"  # repeats what the other files hold, and where and when it was made, so it is not compared
 
 
 class Comparison(NamedTuple):
@@ -34,10 +33,10 @@ def compare_with_reference(figures_dir: str | Path, reference_dir: str | Path) -
 
     "same": equal bytes or equal cells. "within interval": the same rows and counts, and every estimate lies inside
     the reference's 95 % interval (of the replicates, where a table has one row for each). "differs": names the first
-    cell that does not. A table that only the reference has "differs" too.
+    cell that does not. A table that only the reference has "differs" too. results.csv is left out: see ALL_NUMBERS.
     """
     ours, theirs = Path(figures_dir), Path(reference_dir)
-    names = sorted({path.name for folder in (ours, theirs) for path in folder.glob("*.csv")})
+    names = sorted({path.name for folder in (ours, theirs) for path in folder.glob("*.csv")} - {ALL_NUMBERS})
     return [Comparison(name, *_compare(ours / name, theirs / name)) for name in names]
 
 
@@ -89,7 +88,7 @@ def _compare(ours: Path, theirs: Path) -> tuple[str, str]:
     if a.equals(b):
         return "same", "equal cells"
     a, b = _one_row_a_condition(a), _one_row_a_condition(b)
-    fixed = [name for name in a.columns if name not in INTERVALS and name not in UNCOMPARED]
+    fixed = [name for name in a.columns if name not in INTERVALS and name not in UNCOMPARED | MAP]
     if len(a) != len(b):
         return "differs", f"{len(a)} rows, reference {len(b)}"
     moved = 0
@@ -100,15 +99,23 @@ def _compare(ours: Path, theirs: Path) -> tuple[str, str]:
             if mine[name] != other[name]:
                 return "differs", f"{where}: {name} is {mine[name] or 'empty'}, reference {other[name] or 'empty'}"
         for name in [name for name in INTERVALS if name in a.columns and mine[name] != other[name]]:
-            low, high = (other.get(bound, "") for bound in INTERVALS[name])
+            low, high = (other.get(bound, "") for bound in _bounds(name, a))
             if "" in (mine[name], other[name], low, high) or not float(low) <= float(mine[name]) <= float(high):
                 interval = f"[{low}, {high}]" if low else "without an interval"
                 said = f"{name} is {mine[name] or 'empty'}, reference {other[name] or 'empty'} {interval}"
                 return "differs", f"{where}: {said}"
             moved += 1
+    if not moved and MAP <= set(a.columns):
+        return "same", "the same images; their places on the map are not compared"
     if not moved:
         return "same", "equal estimates; only interval bounds differ in their last digits"
     return "within interval", f"{moved} of {len(a)} rows' estimates moved, each inside the reference's 95 % interval"
+
+
+def _bounds(name: str, table: pd.DataFrame) -> tuple[str, str]:
+    """The columns of an estimate's interval; of its second one where the table has no first."""
+    first = INTERVALS[name]
+    return (first if first[0] in table.columns else SECOND_INTERVALS.get(name, first))[:2]
 
 
 def _cells(path: Path) -> pd.DataFrame:
@@ -128,6 +135,6 @@ def _one_row_a_condition(cells: pd.DataFrame) -> pd.DataFrame:
         for name in estimates:
             found = statistics.t_interval(group[name].astype(float))
             texts = ["" if pd.isna(number) else f"{number:.6g}" for number in found]
-            row |= dict(zip((name, *INTERVALS[name]), texts, strict=True))
+            row |= dict(zip((name, *INTERVALS[name][:2]), texts, strict=True))
         conditions.append(row)
     return pd.DataFrame(conditions)

@@ -12,11 +12,14 @@ from synthlib.inputs import InputError
 from synthlib.results import VARIANTS, mode_order, trick_label, trick_order, variant_order, variant_words, varying
 from synthlib.settings import BEST_MODE
 
-CONDITION = ["dataset", "split", "trick", "images", "architecture", "init", "protocol", "evaluation_mode"]
+CONDITION = ["dataset", "split", "trick", "setting", "images", "architecture", "init", "protocol", "evaluation_mode"]
 COUNTS = ["n_train", "n_steps", "n_test"]
 SCORES = ["accuracy_percent", "top5_percent", "ece_percent"]  # top5_percent is empty for ten classes or fewer
 ROW_COLUMNS = [*CONDITION, "replicate", "generation_seed", "training_seed", *COUNTS, *SCORES]
-MEASURE_COLUMNS = ["dataset", "trick", "replicate", "measure", "feature_space", "value", "n"]
+MEASURE_COLUMNS = ["dataset", "trick", "setting", "replicate", "measure", "feature_space", "value", "low", "high", "n"]
+PER_CLASS_COLUMNS = [*CONDITION, "replicate", "class", "accuracy_percent"]
+CALIBRATION_COLUMNS = [*CONDITION, "replicate", "bin_low_percent", "bin_high_percent", "n", "confidence_percent",
+                       "accuracy_percent"]  # fmt: skip
 BEST_LOGITS = "logits-best-"  # how files of BEST_MODE begin: of checkpoints chosen on the test set
 
 
@@ -26,10 +29,7 @@ def read_evaluations(dirs: Iterable[str | Path]) -> pd.DataFrame:
     Raises InputError where there is no folder, a folder is not finished or damaged, has no row or lacks a column, or
     two folders hold the same replicate of one condition.
     """
-    frames = [_read_rows(folder, "results.csv", ROW_COLUMNS) for folder in dirs]
-    if not frames:
-        raise InputError("there is no evaluated folder; expected at least one: run notebooks/03_eval.ipynb first.")
-    rows = pd.concat(frames, ignore_index=True)
+    rows = _together(_read_rows(folder, "results.csv", ROW_COLUMNS) for folder in dirs)
     twice = rows[rows.duplicated([*CONDITION, "replicate"])]
     if len(twice):
         which = ", ".join(map(str, twice.iloc[0][[*CONDITION, "replicate"]]))
@@ -38,7 +38,9 @@ def read_evaluations(dirs: Iterable[str | Path]) -> pd.DataFrame:
 
 
 def only(rows: pd.DataFrame | None, conditions: Sequence[tuple[str, ...]]) -> pd.DataFrame:
-    """The rows of some conditions, (data set, trick, architecture), or all where none is named.
+    """The rows of some conditions, (data set, treatment, architecture), or all where none is named.
+
+    A treatment is a trick or, of a condition with a setting of its own, "trick+setting".
 
     InputError: nothing was evaluated.
     """
@@ -48,8 +50,14 @@ def only(rows: pd.DataFrame | None, conditions: Sequence[tuple[str, ...]]) -> pd
         )
     if not conditions:
         return rows
-    mine = pd.MultiIndex.from_frame(rows[["dataset", "trick", "architecture"]]).isin(conditions)
+    named = pd.DataFrame({"d": rows["dataset"], "t": treatments(rows), "a": rows["architecture"]})
+    mine = pd.MultiIndex.from_frame(named).isin(conditions)
     return rows[mine].reset_index(drop=True)
+
+
+def treatments(rows: pd.DataFrame) -> pd.Series:
+    """What was done to the images or the training of each row, in one word: "trick" or "trick+setting"."""
+    return rows["trick"] + rows["setting"].map(lambda setting: f"+{setting}" if setting else "")
 
 
 def read_measures(dirs: Iterable[str | Path]) -> pd.DataFrame:
@@ -65,7 +73,7 @@ def read_measures(dirs: Iterable[str | Path]) -> pd.DataFrame:
             images = _read_rows(folder, "results.csv", ROW_COLUMNS)["images"].iloc[0]
             frames.append(_read_rows(folder, "measures.csv", MEASURE_COLUMNS).assign(images=images))
     measures = pd.concat(frames[1:] or frames, ignore_index=True)
-    same = ["dataset", "trick", "images", "replicate", "measure", "feature_space"]
+    same = ["dataset", "trick", "setting", "images", "replicate", "measure", "feature_space"]
     return measures.drop_duplicates(same, ignore_index=True)
 
 
@@ -98,23 +106,74 @@ def read_correct(dirs: Iterable[str | Path]) -> dict[tuple[str, ...], np.ndarray
     }
 
 
-def read_confusions(dirs: Iterable[str | Path], tricks: Iterable[str] = ()) -> tuple[dict[str, np.ndarray], list[str]]:
-    """F3: "trick, architecture" -> confusion in `eval` mode (see `confusion_of`), and the class names.
+def read_confusions(
+    dirs: Iterable[str | Path], conditions: Sequence[tuple[str, ...]] = ()
+) -> dict[str, tuple[dict[str, np.ndarray], list[str]]]:
+    """F3: data set -> ("trick, architecture" -> confusion in `eval` mode, see `confusion_of`; the class names).
 
-    Only of `tricks`, where any of them was evaluated. Where conditions differ in split, images, init or protocol, their
-    names say these too. Each file is checked against its receipt.
+    Only of `conditions` (see `only`), where any are named. Where conditions of a data set differ in VARIANTS, their names
+    say these too. Each file is checked against its receipt.
     """
-    first_of = {str(folder): _read_rows(folder, "results.csv", ROW_COLUMNS).iloc[0] for folder in dirs}
-    chosen = [folder for folder, row in first_of.items() if row["trick"] in tricks] or list(first_of)
-    told_apart = varying(pd.DataFrame([first_of[folder] for folder in chosen], columns=ROW_COLUMNS))
-    found, classes = {}, []
-    for folder in chosen:
-        names = [name for name in receipts.output_names(folder, ".safetensors") if not name.startswith(BEST_LOGITS)]
-        classes = receipts.read_json(receipts.read_output(folder, "classes.json"))
-        row = first_of[folder]
-        title = f"{trick_label(row['trick'])}, {row['architecture']}{variant_words(row, told_apart)}"
-        found[title] = confusion_of([receipts.read_output(folder, name) for name in names], classes)
-    return found, classes
+    first_of = {str(folder): _read_rows(folder, "results.csv", ROW_COLUMNS).iloc[[0]] for folder in dirs}
+    chosen = {folder: row.iloc[0] for folder, row in first_of.items() if len(only(row, conditions))}
+    found: dict[str, tuple[dict[str, np.ndarray], list[str]]] = {}
+    for dataset in dict.fromkeys(row["dataset"] for row in chosen.values()):
+        mine = {folder: row for folder, row in chosen.items() if row["dataset"] == dataset}
+        told_apart = varying(pd.DataFrame(list(mine.values()), columns=ROW_COLUMNS))
+        matrices, classes = {}, []
+        for folder, row in mine.items():
+            names = [name for name in receipts.output_names(folder, ".safetensors") if name.startswith("logits-r")]
+            classes = receipts.read_json(receipts.read_output(folder, "classes.json"))
+            title = f"{trick_label(row['trick'])}, {row['architecture']}{variant_words(row, told_apart)}"
+            matrices[title] = confusion_of([receipts.read_output(folder, name) for name in names], classes)
+        found[dataset] = (matrices, classes)
+    return found
+
+
+def read_per_class(dirs: Iterable[str | Path]) -> pd.DataFrame:
+    """F8: per_class.csv of 03_eval folders, a row for each condition, replicate and class."""
+    return _together(_read_rows(folder, "per_class.csv", PER_CLASS_COLUMNS) for folder in dirs)
+
+
+def read_calibration(dirs: Iterable[str | Path]) -> pd.DataFrame:
+    """F10: calibration.csv of 03_eval folders, a row for each condition, replicate and bin of confidence."""
+    return _together(_read_rows(folder, "calibration.csv", CALIBRATION_COLUMNS) for folder in dirs)
+
+
+def read_histories(dirs: Iterable[str | Path]) -> pd.DataFrame:
+    """F9: history.csv of 02_train folders, a row for each condition, replicate and epoch.
+
+    Columns: dataset, trick, architecture, init, setting (""), protocol, replicate, epoch, step, loss,
+    train_accuracy_percent and, where a copy was tested while training, test_eval_percent and test_authors_percent.
+    """
+    frames = []
+    for folder in dirs:
+        given = receipts.settings_of(folder)
+        who = {name: getattr(given, name) for name in ("dataset", "trick", "architecture", "init")}
+        who |= {"setting": "", "protocol": given.protocol_label()}
+        frames.append(pd.read_csv(receipts.read_output(folder, "history.csv")).assign(**who))
+    return _together(frames)
+
+
+def read_features(
+    dirs: Iterable[str | Path],
+) -> dict[str, tuple[str, dict[str, np.ndarray], dict[str, np.ndarray]]]:
+    """F5: data set -> (feature space, set -> features float32 [N, D], set -> labels int64 [N]), of 03_eval folders.
+
+    Sets are "real", the pool, and treatments: of the first replicate. Folders without features.safetensors have none here.
+    """
+    found: dict[str, tuple[str, dict[str, np.ndarray], dict[str, np.ndarray]]] = {}
+    for folder in dirs:
+        if "features.safetensors" in receipts.output_names(folder, ".safetensors"):
+            row = _read_rows(folder, "results.csv", ROW_COLUMNS).iloc[0]
+            kept = load_file(receipts.read_output(folder, "features.safetensors"))
+            spaces = receipts.read_receipt(folder)["parameters"]["feature_spaces"]
+            space = next(name for name in spaces if not name.startswith("pixels"))
+            _, features, labels = found.setdefault(row["dataset"], (space, {}, {}))
+            for name, stored in (("real", "real"), (treatments(row.to_frame().T).iloc[0], "generated")):
+                features[name] = kept[stored].astype(np.float32)
+                labels[name] = kept["real_labels" if name == "real" else "labels"]
+    return found
 
 
 def confusion_of(files: Iterable[Path], classes: Sequence[str], evaluation_mode: str = "eval") -> np.ndarray:
@@ -149,7 +208,7 @@ def diversity_against_accuracy(rows: pd.DataFrame, measures: pd.DataFrame) -> pd
         rows["generation_seed"].astype(str).str.rpartition(":")[2].astype(int)
     )  # the images' replicate, not the classifier's
     measured = measures.rename(columns={"replicate": "image_replicate"})
-    on = ["dataset", "trick", "images", "image_replicate"]
+    on = ["dataset", "trick", "setting", "images", "image_replicate"]
     joined = rows.assign(image_replicate=of).merge(measured, on=on, how="inner", sort=False)
     if joined.empty:
         raise InputError(
@@ -188,16 +247,26 @@ def in_order(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.iloc[sorted(range(len(rows)), key=order.__getitem__)].reset_index(drop=True)
 
 
+def _together(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    frames = list(frames)
+    if not frames:
+        raise InputError(
+            "no finished folder is given; expected at least one: run notebooks 02_train and 03_eval first."
+        )
+    return pd.concat(frames, ignore_index=True)
+
+
 def _read_rows(folder: str | Path, name: str, columns: list[str]) -> pd.DataFrame:
     if not (paths.resolve(folder) / name).is_file():
         raise InputError(
             f"no {name} in {folder}; expected an evaluated condition: run notebooks/03_eval.ipynb for it first."
         )
-    rows = pd.read_csv(receipts.read_output(folder, name), keep_default_na=False, na_values=[""])
+    text = {"setting": str}  # a column of empty cells would be taken for numbers
+    rows = pd.read_csv(receipts.read_output(folder, name), keep_default_na=False, na_values=[""], dtype=text)
     lacking = [column for column in columns if column not in rows.columns]
     if lacking or rows.empty:
         what = f"lacks the columns {', '.join(lacking)}" if lacking else "has no row"
         raise InputError(
             f"{name} in {folder} {what}; expected a row per replicate: run notebooks/03_eval.ipynb for it again."
         )
-    return rows[columns]
+    return rows[columns].fillna({"setting": ""})

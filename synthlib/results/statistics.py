@@ -5,6 +5,7 @@ are the sample of a t interval. Where the test images should count as a sample t
 both; of single runs they are the only sample, of Wilson's interval and McNemar's test.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -91,6 +92,56 @@ def paired_t(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Difference:
     return Difference(mean, low, high, p, n)
 
 
+def holm(p: ArrayLike) -> np.ndarray:
+    """Adjusted p values [K] of a family of tests, by Holm's step-down method (Holm 1979, Scand. J. Statistics 6).
+
+    The k-th smallest of m is multiplied by m - k + 1, never above 1 and never below the one before it. A NaN is a test
+    that was not made: it stays NaN and is not counted. Raises InputError for p outside [0, 1].
+    """
+    values = np.asarray(p, dtype=np.float64)
+    made = ~np.isnan(values)
+    if values.ndim != 1 or not ((values[made] >= 0) & (values[made] <= 1)).all():
+        raise InputError(f"p is {values.tolist()!r}; expected a list of probabilities from 0 to 1, or NaN.")
+    order = np.argsort(values[made], kind="stable")
+    raised = values[made][order] * np.arange(len(order), 0, -1)
+    adjusted = np.empty(len(order))
+    adjusted[order] = np.minimum(1, np.maximum.accumulate(raised))
+    found = np.full(len(values), np.nan)
+    found[made] = adjusted
+    return found
+
+
+def rank_correlation(
+    x: Sequence[ArrayLike], y: Sequence[ArrayLike], n_boot: int = 2000, seed: int = 0, level: float = 0.95
+) -> Interval:
+    """Spearman's rank correlation of the conditions' means, with a percentile interval by a bootstrap of two levels.
+
+    x[i], y[i]: the replicates [R_i] of condition i, paired by position. Every draw takes as many conditions and, within
+    each, as many replicates, with replacement; ties share their mean rank. Draws in which all x or all y are equal have
+    no correlation and are left out; where the conditions themselves have none, it is NaN. Fewer than 4 conditions give
+    NaN for low and high. Raises InputError where x and y differ in length or hold nothing.
+    """
+    pairs = [(_replicates(f"x[{i}]", a), _replicates(f"y[{i}]", b)) for i, (a, b) in enumerate(zip(x, y, strict=False))]
+    if not pairs or len(x) != len(y) or any(len(a) != len(b) for a, b in pairs):
+        sizes = " and ".join(str([np.size(values) for values in side]) for side in (x, y))
+        raise InputError(f"x and y hold {sizes} replicates; expected as many of both in every condition, at least one.")
+    _check_level(level)
+    found = float(_spearman(*np.array([(a.mean(), b.mean()) for a, b in pairs]).T[:, None])[0])
+    if len(pairs) < 4:
+        return Interval(found, np.nan, np.nan)
+    rng = np.random.default_rng(seed)
+    picked = rng.integers(len(pairs), size=(n_boot, len(pairs)))
+    means = np.empty((2, *picked.shape))
+    for place, (a, b) in enumerate(pairs):
+        mine = picked == place
+        counts = rng.multinomial(len(a), np.full(len(a), 1 / len(a)), size=int(mine.sum()))
+        for side, values in enumerate((a, b)):
+            means[side][mine] = (counts * values).sum(axis=1) / len(a)
+    draws = _spearman(*means)
+    low, high = np.nanquantile(draws, [(1 - level) / 2, (1 + level) / 2]) if np.isfinite(draws).any() else (np.nan,) * 2
+    return Interval(found, float(low), float(high))
+
+
 def mcnemar(correct_a: ArrayLike, correct_b: ArrayLike) -> Discordant:
     """McNemar's exact test of two classifiers on the same test images, correct_a and correct_b [N], bool or 0 and 1.
 
@@ -169,6 +220,21 @@ def bootstrap_method(n_replicates: int, n_images: int, n_boot: int = 2000) -> st
     """How an interval of `crossed_bootstrap` came about, in words."""
     what = f"{n_replicates} replicates x {n_images} test images" if n_replicates > 1 else f"{n_images} test images only"
     return f"crossed bootstrap, {n_boot} draws of {what}"
+
+
+def _spearman(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Pearson's correlation of the ranks of each row of x and y [B, K]; NaN where all are equal: float64 [B]."""
+    a, b = (_ranks(values) - (values.shape[1] + 1) / 2 for values in (x, y))
+    both = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
+    return np.divide((a * b).sum(axis=1), both, out=np.full(len(x), np.nan), where=both > 0)
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """The rank of each value in its row [B, K], from 1, ties with their mean; scipy's is in scipy.stats."""
+    ranks = np.full(values.shape, 0.5)
+    for column in values.T:
+        ranks += (values > column[:, None]) + 0.5 * (values == column[:, None])
+    return ranks
 
 
 def _t_quantile(degrees: int, level: float) -> float:
