@@ -242,9 +242,8 @@ def _json(path: Path) -> dict[str, Any]:
 
 def _components(index: dict[str, Any], safety: bool) -> list[str]:
     """The folders that a model_index.json names by [library, class]; none of them can be "..", say."""
-    reads_images = (
-        index.get("_class_name") == "StableDiffusionImageVariationPipeline"
-    )  # which needs its feature extractor
+    # what reads images needs its feature extractor
+    reads_images = index.get("_class_name") == "StableDiffusionImageVariationPipeline"
     skipped = () if safety else ("safety_checker",) if reads_images else ("safety_checker", "feature_extractor")
     pairs = [name for name, kind in index.items() if isinstance(kind, list) and all(isinstance(x, str) for x in kind)]
     return [name for name in pairs if name.isidentifier() and name not in skipped]

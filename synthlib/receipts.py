@@ -140,10 +140,14 @@ def input_digests(parameters: Mapping[str, Any]) -> dict[str, Any]:
         inputs["prompts"] = digests.sha256_file(file) if file.is_file() else None
     if parameters.get("weights"):
         inputs["weights"] = weights_digest(parameters["weights"])
-    if "split" in parameters or parameters.get("test_every") or parameters.get("trick") in OF_THE_POOL:
+    reads_real = "split" in parameters or parameters.get("test_every") or parameters.get("trick") in OF_THE_POOL
+    if reads_real and "real_dir" in parameters:
         inputs["real images"] = digests.fingerprint(
             paths.resolve(parameters["real_dir"] or paths.data_home() / parameters["dataset"])
         )
+    for space in parameters.get("feature_spaces", ()):
+        if file := space.partition("@")[2]:
+            inputs[f"weights of {space}"] = weights_digest(file)
     if parameters.get("measures") or parameters.get("keep_features") or parameters.get("judge"):
         inputs["referee"] = digests.sha256_file(paths.referee_weights())  # of the feature space, or a judge
     if "results" in parameters:

@@ -34,6 +34,7 @@ INITS = ("scratch", "imagenet")
 TRANSFORMS = ("resized_crop", "rotated_crop")  # of the authors' code: for CIFAR, for EuroSAT
 NORMALISATIONS = ("imagenet", "none", "half", "efficientnet_lite")
 SCHEDULES = ("cosine_by_epoch", "cosine_by_step", "constant")
+GENERAL_SPACE = "efficientnet-lite0-v1"  # of ImageNet, and its weights come with a package
 LOGGERS = ("tensorboard", "wandb")
 SPLITS = (
     "test",
@@ -84,6 +85,12 @@ def transform_of(dataset: str) -> str:
     """How the authors' code prepares a data set's images (TRANSFORMS), as its YAML says; resized_crop where it is silent."""
     file = paths.dataset_files().get(dataset)
     return read_yaml(file).get("transform", TRANSFORMS[0]) if file else TRANSFORMS[0]
+
+
+def feature_space_of(dataset: str) -> str:
+    """The feature space in which a data set's images are measured unless others are named, as its YAML says."""
+    file = paths.dataset_files().get(dataset)
+    return read_yaml(file).get("feature_space", GENERAL_SPACE) if file else GENERAL_SPACE
 
 
 def _fill(settings: object, name: str, value: object) -> None:
@@ -330,6 +337,7 @@ class EvaluateSettings(_FromParameters):
         _fill(self, "split", SPLITS[of_pool])
         allowed = not of_pool or self.split == "rest"
         require(allowed, "split", self.split, "'rest' where real images of the pool were trained on, or conditioned on")
+        _fill(self, "feature_spaces", [feature_space_of(self.dataset)])
         if real:  # nothing was generated, so there is nothing to measure
             object.__setattr__(self, "measures", [])
             object.__setattr__(self, "keep_features", False)

@@ -14,9 +14,11 @@ from conftest import ROOT
 from PIL import Image
 from test_downloads import png, serve
 from test_exchange import write_folder
+from test_runs import copy_checkout
 
 from synthlib.data.datasets import read_spec
 from synthlib.data.real import load_real
+from synthlib.data.shards import load_shards, read_shards
 
 BLOCK = re.compile(r"(?P<reason><!--[^>]*-->\n)?```(?P<kind>bash|python)\n(?P<text>.*?)```", re.S)
 
@@ -82,10 +84,36 @@ def test_the_guide_to_own_data(own_root):
         Image.fromarray(image.permute(1, 2, 0).numpy()).resize((32 + number % 3,) * 2).save(folder / f"{number}.png")
     said = type_all("own_data.md", own_root)
     table = pd.read_csv(own_root / "figures/three_classes/accuracy_by_trick.csv")
-    assert (table["n_test"] == len(real.labels)).all() and set(table["trick"]) == {"base_class", "multi_domain"}
+    run = table[table["status"] == "run"]
+    assert (run["n_test"] == len(real.labels)).all() and set(run["trick"]) == {"base_class", "multi_domain"}
+    assert set(table["status"]) == {"run", "not run: this experiment leaves it out"}
     assert "my_models/trained_model.safetensors" in said
     rows = pd.read_csv(own_root / "papermill_runs/mine/03_eval/results.csv")
     assert rows["n_test"].unique().tolist() == [len(real.labels)] and rows["training_seed"].nunique() == 3
+
+
+@pytest.mark.runs
+def test_the_guide_to_a_new_trick(tmp_path):
+    """Its edits fit the code as it is today, and the trick goes all the way to its row."""
+    root = copy_checkout(tmp_path / "kit")
+    said = type_all("add_a_trick.md", root, PYTHONPATH=str(root))
+    table = pd.read_csv(root / "figures/cads/beyond_the_paper.csv")
+    run = table[table["status"] == "run"]
+    assert set(run["trick"]) == {"base_class", "cads"} and run["n_train"].nunique() == 1 and "cads" in said
+    without = """if True:
+        from synthlib.generation import paint
+        from synthlib.generation.generate import generate, open_plan
+        from synthlib.receipts import settings_of
+        from dataclasses import replace
+        paint.annealed = lambda text, seeds, steps: text
+        generate(open_plan(replace(settings_of("papermill_runs/cads/01_generate/digits-cads"), run_dir="plain")))
+        """
+    kept = {"PYTHONPATH": str(root), "SYNTHLIB_ROOT": str(root)}
+    subprocess.run([sys.executable, "-c", without], cwd=root, env=os.environ | kept, check=True)
+    annealed = read_shards(root / "papermill_runs/cads/01_generate/digits-cads")
+    plain = load_shards(sorted((root / "plain").glob("*.parquet")))
+    assert plain.column("seed").tolist() == annealed.column("seed").tolist()  # the same rows, and other pixels
+    assert (plain.images != annealed.images).flatten(1).any(1).all()
 
 
 @pytest.mark.runs

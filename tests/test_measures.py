@@ -337,7 +337,6 @@ def test_unknown_measures_and_spaces_are_refused_before_anything_is_read(setting
         ({"measures": ["vendy"]}, "did you mean 'vendi'"),
         ({"feature_spaces": ["pixel-v1"]}, "did you mean 'pixels-v1'"),
         ({"feature_spaces": ["pixels-v1"], "keep_features": True}, "other than pixels-v1"),
-        ({"feature_spaces": []}, "need a feature space"),
     ):
         with pytest.raises(InputError, match=said):
             measure_replicates(evaluate_settings(settings, drawn, **given, **nowhere), tmp_path)
@@ -379,3 +378,26 @@ def test_of_a_very_large_set_the_first_images_are_measured_and_n_says_so(
     monkeypatch.setattr(measure, "MOST", 8)
     _, frame = measure_replicates(evaluate_settings(settings, drawn, measures=["vendi", "recall"]), tmp_path)
     assert set(frame["n"]) == {8} and "8 images of each replicate are measured" in capsys.readouterr().out
+
+
+def test_a_data_set_has_a_feature_space_of_its_own_unless_one_is_named(settings):
+    named = settings("03_eval", dataset="digits", feature_spaces=["pixels-v1"])
+    assert named.feature_spaces == ["pixels-v1"]
+    assert settings("03_eval", dataset="digits").feature_spaces == ["pocket-referee-v1"]
+    assert settings("03_eval", dataset="cifar10").feature_spaces == ["efficientnet-lite0-v1"]
+
+
+def test_fewer_images_of_a_set_that_no_plan_drew_are_not_its_first_files():
+    """They may be sorted by prompt; those of a plan are taken by index, and fewer are always among more."""
+    import pyarrow as pa
+
+    from synthlib.data.shards import SyntheticSet
+
+    n = 1000
+    rows = {"index": np.arange(n), "replicate": np.zeros(n, np.int64), "seed": pa.nulls(n, pa.uint64())}
+    given = SyntheticSet(torch.zeros(n, 3, 1, 1), torch.zeros(n, dtype=torch.int64), ["cat"], pa.table(rows))
+    few, more = (given.replicate(0, count).column("index") for count in (50, 100))
+    assert set(few) < set(more) and 300 < few.mean() < 700
+    planned = pa.table(rows | {"seed": np.arange(n, dtype=np.uint64)})
+    drawn = SyntheticSet(given.images, given.labels, given.classes, planned)
+    assert drawn.replicate(0, 50).column("index").tolist() == list(range(50))

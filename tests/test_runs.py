@@ -386,33 +386,50 @@ def test_a_notebook_run_too_early_names_the_one_to_run_first(tmp_path):
 
 
 def test_smoke_makes_every_result_and_no_cell_is_empty(tmp_path):
+    """Also: a result's file that is gone is made again by its step alone, and every number is in results.csv."""
     import pandas as pd
+    import yaml
 
     kit = copy_checkout(tmp_path / "kit")
     synthlib(kit, "reproduce", "smoke")
     results = json.loads((kit / "papermill_runs/smoke/04_figures/all/step.json").read_text())["parameters"]["results"]
-    import yaml
-
     defined = yaml.safe_load((kit / "experiments/results.yaml").read_text())
     assert results == list(defined)
     figures = kit / "figures" / "smoke"
-    for result in defined.values():
-        assert list(figures.glob(f"{result['file']}.*")), result["file"]
+    for name, result in defined.items():
+        suffixes = (
+            {"csv", "md", "tex"} if name.startswith("T") else {"png", "pdf"} | ({"csv"} if name != "F1" else set())
+        )
+        made = {path.suffix[1:] for path in figures.glob(f"{result['file']}.*")}
+        assert suffixes <= made, (name, made)
     assert all(path.stat().st_size > 0 for path in figures.iterdir())
+
     table = pd.read_csv(figures / "accuracy_by_trick.csv", keep_default_na=False)
-    wanted = [
-        "dataset",
-        "trick",
-        "architecture",
-        "evaluation_mode",
-        "accuracy_percent",
-        "ci_low",
-        "ci_high",
-        "ci_method",
-    ]
-    wanted += ["n_replicates", "n_generation_seeds", "n_training_seeds", "n_train", "n_test"]
-    wanted += ["published_percent", "published_source"]
+    wanted = ["dataset", "trick", "architecture", "evaluation_mode", "accuracy_percent", "ci_low", "ci_high", "ci_method",
+              "n_replicates", "n_generation_seeds", "n_training_seeds", "n_train", "n_test", "published_percent",
+              "published_source"]  # fmt: skip
     assert set(wanted) <= set(table.columns)
-    assert len(table) == 5 * 2 * 2 and (table[wanted].astype(str) != "").all().all()
+    assert len(table) == 5 * 2 and (table[wanted].astype(str) != "").all().all()
     assert set(table["n_test"]) == {1197} and table["n_train"].nunique() == 1
     assert Path(figures / "sample_grid.png").stat().st_size > 10_000
+    gap = pd.read_csv(figures / "domain_gap.csv")
+    unrun = gap[gap["status"] != "run"]
+    assert set(unrun["trick"]) == {"image_averaged", "image_interpolated"}
+    assert set(unrun["status"]) == {"not run: no image-conditioned checkpoint"}
+    clip = pd.read_csv(figures / "baselines.csv").query("method == 'CLIP zero-shot'")
+    assert clip["status"].str.startswith("not run: weights absent").all() and clip["accuracy_percent"].isna().all()
+    for name in ("claims", "protocol_effects", "beyond_the_paper"):
+        assert (pd.read_csv(figures / f"{name}.csv")["status"].str.startswith("not run")).sum() == 0, name
+
+    numbers = pd.read_csv(figures / "results.csv", low_memory=False)
+    assert set(numbers["result"]) == set(defined) - {"F1"}  # which is pictures
+    assert numbers.loc[numbers["quantity"] == "accuracy_percent", "run_dir"].notna().any()
+
+    lost = figures / "guidance.png"
+    lost.unlink()
+    before = {path: path.stat().st_mtime_ns for path in (kit / "papermill_runs/smoke").glob("*/*/executed.ipynb")}
+    said = synthlib(kit, "status", "smoke")
+    assert "output missing" in said and f"{len(before) - 1} of {len(before)} steps done" in said
+    synthlib(kit, "reproduce", "smoke")
+    again = {path.parent.name for path, when in before.items() if path.stat().st_mtime_ns != when}
+    assert lost.is_file() and again == {"all"}

@@ -88,6 +88,16 @@ class SyntheticSet:
         """One column of the plan's rows, [N]."""
         return self.rows[name].to_numpy(zero_copy_only=False)
 
+    @property
+    def order(self) -> np.ndarray:
+        """In which order images of a class are taken where not all are, int [N]: by index.
+
+        Files of a set that no plan drew may be sorted by prompt, so there it is a fixed shuffle of the index.
+        """
+        index = self.column("index")
+        planned = "seed" not in self.rows.column_names or self.rows["seed"].null_count < len(index)
+        return index if planned else index * 2654435761 % 2**32  # Knuth's multiplicative hash
+
     def part(self, keep: np.ndarray) -> "SyntheticSet":
         """The images for which `keep`, bool [N], is true."""
         index = torch.from_numpy(np.flatnonzero(keep))
@@ -97,10 +107,10 @@ class SyntheticSet:
         """One replicate; with `images_per_class`, only so many of each class: lowest indices first, so parts stay in balance."""
         chosen = self.column("replicate") == number
         if images_per_class:
-            labels, index = self.labels.numpy(), self.column("index")
+            labels, order = self.labels.numpy(), self.order
             for label in range(len(self.classes)):
                 mine = np.flatnonzero(chosen & (labels == label))
-                chosen[mine[np.argsort(index[mine], kind="stable")][images_per_class:]] = False
+                chosen[mine[np.argsort(order[mine], kind="stable")][images_per_class:]] = False
         return self.part(chosen)
 
 

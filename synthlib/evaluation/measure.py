@@ -1,5 +1,6 @@
 """Measure: how diverse, faithful and far from real a generated set is, replicate by replicate, in named feature spaces."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from synthlib.evaluation.features import PIXELS, extract_features, split_name
 from synthlib.evaluation.resample import AGAINST_REAL, MEASURES, OF_IMAGES, Images, measure_rows, score_row
 from synthlib.evaluation.scores import score_images
 from synthlib.inputs import InputError, choose
-from synthlib.settings import EvaluateSettings, TrainSettings
+from synthlib.settings import EvaluateSettings
 from synthlib.training.replicates import chosen_images, read_training_set
 
 COLUMNS = ["dataset", "trick", "setting", "replicate", "measure", "feature_space", "value", "low", "high", "n"]
@@ -46,8 +47,6 @@ def measure_replicates(settings: EvaluateSettings, folder: Path) -> tuple[list[P
             "pocket-referee-v1."
         )
     of_features = [name for name in measures if name not in OF_IMAGES]
-    if of_features and not spaces:
-        raise InputError(f"{', '.join(of_features)} need a feature space and got none; name one in feature_spaces.")
     if not measures and not settings.keep_features:
         print("No measures asked for here.")
         return [], pd.DataFrame(columns=COLUMNS)
@@ -90,12 +89,11 @@ def measure_replicates(settings: EvaluateSettings, folder: Path) -> tuple[list[P
 
 def learned_from(settings: EvaluateSettings) -> SyntheticSet:
     """The images of `generated_dir` that the run of `trained_dir` learned from; all of them where that is not finished."""
-    receipt = receipts.read_receipt(settings.trained_dir)
-    if receipt is None:
+    if receipts.read_receipt(settings.trained_dir) is None:
         return read_shards(settings.generated_dir)
-    trained = TrainSettings(**receipt["parameters"] | {"generated_dir": settings.generated_dir})
+    trained = replace(receipts.settings_of(settings.trained_dir), generated_dir=settings.generated_dir)
     images = read_training_set(trained)
-    numbers = np.unique(images.column("replicate")).tolist()
+    numbers = np.unique(images.column("replicate")).tolist()[: trained.replicates or None]
     parts = [chosen_images(images.replicate(number), trained, number) for number in numbers]
     return SyntheticSet(
         torch.cat([part.images for part in parts]),
@@ -113,7 +111,7 @@ def kept_features(
     index first.
     """
     first = generated.column("replicate") == generated.column("replicate").min()
-    mine = first_of_classes(generated.labels.numpy(), generated.column("index"), KEPT_PER_CLASS, first)
+    mine = first_of_classes(generated.labels.numpy(), generated.order, KEPT_PER_CLASS, first)
     theirs = first_of_classes(real_labels.numpy(), np.arange(len(real_labels)), KEPT_PER_CLASS)
     mine, theirs = torch.from_numpy(mine), torch.from_numpy(theirs)
     return {
@@ -138,7 +136,7 @@ def _per_class(labels: torch.Tensor, classes: list[str]) -> int:
 
 def _at_most(generated: SyntheticSet) -> SyntheticSet:
     """A set of which no replicate has more than MOST images."""
-    numbers, labels, index = generated.column("replicate"), generated.labels.numpy(), generated.column("index")
+    numbers, labels, index = generated.column("replicate"), generated.labels.numpy(), generated.order
     keep = np.ones(len(labels), bool)
     for number in np.unique(numbers):
         mine = numbers == number

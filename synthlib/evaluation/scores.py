@@ -9,6 +9,7 @@ from synthlib.evaluation.clip_zero_shot import BATCH_SIZE, Clip, has_clip, image
 from synthlib.evaluation.features import OF_CLIP, has_weights, load_space_clip, split_name
 from synthlib.evaluation.referee import CLIP_MODEL, Judge, judge_named
 from synthlib.inputs import choose
+from synthlib.settings import IMAGE_TRICKS
 
 USUAL_CLIP = "clip-vit-b-32-openai-v1"  # Hessel et al.'s network: where no feature space is a CLIP's
 
@@ -55,6 +56,9 @@ def score_images(
         return {found.name: agreement(generated, found)}
     if "prompt" not in generated.rows.column_names or generated.rows["prompt"].null_count:
         print("not run: clip_score: the prompts of these images are not known.")
+        return {}
+    if set(generated.column("trick")) & set(IMAGE_TRICKS):
+        print("not run: clip_score: these images are conditioned on images, not on prompts.")
         return {}
     scores = {}
     for space in [name for name in feature_spaces if split_name(name)[0] in OF_CLIP] or [USUAL_CLIP]:

@@ -19,7 +19,7 @@ from synthlib.inputs import InputError
 from synthlib.runs.experiment import Experiment
 from synthlib.runs.run import STAMP
 from synthlib.runs.steps import PlannedStep
-from synthlib.settings import REAL_TRICKS
+from synthlib.settings import OF_THE_POOL
 
 START_UP_S = 6  # of a step around its own work: processes, imports (measured on 2 cores)
 REDO_AT_MOST_S = 30 * 60  # what older code made is made again unasked if that took less, by the times recorded
@@ -156,8 +156,8 @@ def wanted_downloads(steps: list[PlannedStep]) -> list[str]:
             name = Path(folder).name
             if name in HOSTED and paths.resolve(folder) == paths.data_home() / name:
                 found[name] = receipts.read_receipt(folder) is not None
-        reads_real = step.notebook == "03_eval" or given.get("test_every") or given.get("trick") in REAL_TRICKS
-        if reads_real and given["dataset"] in REAL and not given["real_dir"]:
+        reads_real = step.notebook == "03_eval" or given.get("test_every") or given.get("trick") in OF_THE_POOL
+        if reads_real and given["dataset"] in REAL and not given.get("real_dir", "given"):
             found[given["dataset"]] = any((paths.data_home() / given["dataset"]).glob("[!.]*"))
     return [name for name, there in found.items() if not there]
 

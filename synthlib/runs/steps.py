@@ -1,10 +1,12 @@
 """Steps: the conditions that an experiment's results want -> the notebooks to run, each once. Nothing else is run."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from synthlib import paths
+from synthlib.data.datasets import read_spec
 from synthlib.data.hosted import hosted_name
 from synthlib.inputs import InputError, choose, read_yaml
 from synthlib.runs.experiment import Experiment, Result, complete, notebook_defaults
@@ -106,8 +108,13 @@ def _changes(experiment: Experiment, condition: Condition) -> dict[str, dict[str
         train = {"images_per_class": value}
         if experiment.sets == "drawn":  # as many steps as with all images, so that only the images differ
             usual = experiment.given("02_train", dataset, trick, architecture) | {"dataset": dataset}
-            epochs = complete("02_train", usual | {"architecture": architecture, "trick": trick})["epochs"]
-            train["epochs"] = max(1, round(epochs * _images_per_class(experiment, dataset, trick) / int(value)))
+            usual = complete("02_train", usual | {"architecture": architecture, "trick": trick})
+            n_classes = len(usual["classes"] or read_spec(dataset).classes)
+            many, few = (
+                math.ceil(n * n_classes / usual["batch_size"])  # steps an epoch
+                for n in (_images_per_class(experiment, dataset, trick), int(value))
+            )
+            train["epochs"] = max(1, round(usual["epochs"] * many / few))
         return {"02_train": train}
     if axis == "init":  # T5 also asks what the choice of the best epoch on the test set does
         return {"02_train": {"init": value, "test_every": 1}}

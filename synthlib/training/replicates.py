@@ -129,11 +129,11 @@ def chosen_images(images: SyntheticSet, settings: TrainSettings, source: int) ->
         raise InputError(
             f"replicate {source} has {least} images of {name!r}; expected at least {wanted}, generate more."
         )
-    labels, index = images.labels.numpy(), images.column("index")
+    labels, order = images.labels.numpy(), images.order
     keep = np.ones(len(labels), bool)
     for label in range(n_classes) if left_out else ():
         mine = np.flatnonzero(labels == label)
-        keep[mine[np.argsort(index[mine], kind="stable")][len(mine) - left_out :]] = False
+        keep[mine[np.argsort(order[mine], kind="stable")][len(mine) - left_out :]] = False
     return images.part(keep).replicate(source, settings.images_per_class)
 
 
