@@ -128,26 +128,27 @@ def two_clusters():
 
 def test_the_feature_map_keeps_far_sets_apart_and_repeats_exactly():
     features, labels = two_clusters()
-    frame = feature_map.feature_map(features, labels, seed=0)
+    frame = feature_map.feature_map(features, labels, "digits", seed=0)
+    assert frame.columns.tolist() == ["dataset", "set", "label", "x", "y"] and set(frame["dataset"]) == {"digits"}
     assert frame["set"].tolist() == ["real"] * 30 + ["merged"] * 20 and frame["label"].tolist()[30:33] == [0, 1, 2]
     real, merged = (frame.loc[frame["set"] == name, ["x", "y"]].to_numpy() for name in ("real", "merged"))
     between = np.linalg.norm(real.mean(0) - merged.mean(0))
     assert between > 2 * max(np.linalg.norm(real - real.mean(0), axis=1).max(), 1)
-    pd.testing.assert_frame_equal(frame, feature_map.feature_map(features, labels, seed=0))
+    pd.testing.assert_frame_equal(frame, feature_map.feature_map(features, labels, "digits", seed=0))
 
 
 def test_a_large_set_is_thinned_and_a_small_one_is_kept():
     features, labels = two_clusters()
-    frame = feature_map.feature_map(features, labels, most=25)
+    frame = feature_map.feature_map(features, labels, "digits", most=25)
     assert frame["set"].value_counts().to_dict() == {"real": 25, "merged": 20}
 
 
 def test_features_that_do_not_fit_are_refused():
     features, labels = two_clusters()
     with pytest.raises(InputError, match="one width"):
-        feature_map.feature_map(features | {"real": np.zeros((30, 4))}, labels)
+        feature_map.feature_map(features | {"real": np.zeros((30, 4))}, labels, "digits")
     with pytest.raises(InputError, match="20 labels; expected finite numbers"):
-        feature_map.feature_map(features | {"merged": np.full((20, 8), np.nan)}, labels)
+        feature_map.feature_map(features | {"merged": np.full((20, 8), np.nan)}, labels, "digits")
 
 
 def test_each_panel_states_its_gap_with_the_interval_over_replicates():
@@ -202,6 +203,8 @@ def test_images_per_class_is_what_the_classifier_learnt_from_and_other_settings_
     ]  # fmt: skip
     # 60, 62: s / sqrt(2) = 1, t(0.975, 1) = 12.706
     assert frame.loc[1, "high"] == pytest.approx(61 + 12.706, abs=1e-3) and np.isnan(frame.loc[2, "low"])
+    both = "t over 2 replicates (generation and training seeds)"
+    assert frame["method"].tolist() == [both, both, "one replicate: no interval"]
     with pytest.raises(InputError, match="classes of digits is not given"):
         curves.images_curve(size_rows(), {})
 
@@ -215,6 +218,26 @@ def test_the_images_figure_has_a_log_axis_a_line_a_trick_and_says_the_steps():
     uneven = size_rows().assign(n_steps=[50, 50, 20, 20, 150, 50])
     assert curves.steps_words(uneven) == "20 to 150 training steps"
     assert says_why(curves.images_figure(curves.images_curve(size_rows()[:0], {}), EMPTY_CAUSE))
+
+
+def test_the_legend_says_which_seeds_the_intervals_are_over():
+    def bars(table):
+        return (
+            curves.images_figure(curves.images_curve(table, {"digits": 10}))
+            .legends[0]
+            .get_title()
+            .get_text()
+            .replace("\n", " ")
+        )
+
+    assert bars(size_rows()) == "bar: 95 % interval over replicates (generation and training seeds)"
+    given = size_rows().assign(generation_seed="64:0")
+    assert bars(given) == "bar: 95 % interval over replicates (training seeds only)"
+    small = given["setting"] == "images_per_class=5"
+    mixed = given.assign(generation_seed=given["generation_seed"].where(~small, given["replicate"].astype(str)))
+    assert bars(mixed) == "bar: 95 % interval over replicates"
+    pool = curves.images_curve(size_rows().assign(trick="real", images="real"), {"digits": 10})
+    assert pool["method"].iloc[0] == "t over 2 replicates (draws of the pool and training seeds)"
 
 
 def test_more_epochs_at_equal_steps_stay_in_one_panel_and_another_protocol_does_not():
@@ -241,29 +264,37 @@ def guidance_frame():
          for setting, value in (("", 0.5), ("guidance=2", 0.4)) for r in (0, 1)],
         columns=["dataset", "trick", "setting", "replicate", "measure", "feature_space", "value", "images"],
     )  # fmt: skip
-    return curves.guidance_curve(tested, measured)
+    return curves.guidance_curve(tested, measured, (1.5, 4.0))
 
 
 def test_fixed_guidance_is_a_point_and_random_guidance_a_range():
     frame = guidance_frame()
     accuracy = frame[frame["quantity"] == "accuracy_percent"].sort_values("mean")
     assert accuracy[["guidance_low", "guidance_high", "mean"]].to_numpy().tolist() == [
-        [7.5, 7.5, 41], [2, 2, 51], [1, 5, 61],
+        [7.5, 7.5, 41], [2, 2, 51], [1.5, 4, 61],
     ]  # fmt: skip
     assert accuracy["guidance"].isna().tolist() == [False, False, True]
-    assert frame.loc[frame["quantity"] == "recall", "mean"].tolist() == [0.5, 0.4]
+    assert set(accuracy["trick"]) == {"random_guidance"}
+    assert accuracy["setting"].tolist() == ["guidance=7.5", "guidance=2", ""]
+    assert set(accuracy["method"]) == {"t over 2 replicates (generation and training seeds)"}
+    recall = frame[frame["quantity"] == "recall"]
+    assert recall["mean"].tolist() == [0.5, 0.4]
+    assert set(recall["method"]) == {"t over 2 replicates (generation seeds only)"}
 
 
 def test_the_guidance_figure_joins_fixed_values_in_order_and_bars_the_random_range():
     figure = curves.guidance_figure(guidance_frame())
     accuracy, recall = figure.axes[:2]
     bar, line = accuracy.lines
-    assert list(bar.get_xdata()) == [1, 5] and list(bar.get_ydata()) == [61, 61]
+    assert list(bar.get_xdata()) == [1.5, 4] and list(bar.get_ydata()) == [61, 61]
     assert line.get_xdata().tolist() == [2, 7.5] and line.get_ydata().tolist() == [51, 41]
     assert titles(figure)[1] == "recall of the real images\ndigits (clip)" and list(recall.lines[0].get_ydata()) == [
         0.5,
         0.5,
     ]
+    assert figure.legends[0].get_title().get_text().replace("\n", " ") == (
+        "bar, shade: 95 % interval over replicates (generation and training seeds); of a measure over generation seeds"
+    )
     assert says_why(curves.guidance_figure(guidance_frame()[:0], EMPTY_CAUSE))
 
 
@@ -288,6 +319,7 @@ def test_the_gain_of_a_class_is_paired_over_replicates():
     found = table[table["evaluation_mode"] == "eval"].set_index("class")
     assert found["gain_points"].to_dict() == {"cat": 1, "dog": 11}  # 0 and 2, 10 and 12
     assert found.loc["cat", "gain_high"] == pytest.approx(1 + 12.706, abs=1e-3)  # s / sqrt(2) = 1, t(0.975, 1) = 12.706
+    assert set(found["gain_method"]) == {"paired t over 2 replicates"}
     assert found["n_pairs"].tolist() == [2, 2] and found["base_percent"].tolist() == [50.5, 50.5]
 
 
@@ -298,6 +330,13 @@ def test_a_replicate_without_partner_and_a_class_without_images_give_no_gain():
     found = gains.class_gains(table)
     assert found["class"].tolist() == ["dog", "dog"] and found["gain_points"].tolist() == [10, 15]  # eval, authors
     assert found["gain_low"].isna().all() and set(found["gain_method"]) == {"one replicate: no interval"}
+
+
+def test_gains_say_which_seeds_were_replicated():
+    table = gains.class_gains(per_class(), over="replicates (training seeds only)")
+    assert set(table["gain_method"]) == {"paired t over 2 replicates (training seeds only)"}
+    title = gains.class_gain_figure(table, over="replicates (training seeds only)").legends[0].get_title().get_text()
+    assert title.split() == "bar: 95 % interval of that class alone, over replicates (training seeds only)".split()
 
 
 def test_settings_are_never_paired_with_one_another():
@@ -405,28 +444,25 @@ def test_a_condition_of_empty_bins_is_not_drawn():
     assert says_why(reliability.reliability_figure(nothing, EMPTY_CAUSE))
 
 
-# --- all --------------------------------------------------------------------------------------------------------------
+# --- all, which test_figures draws to see that nothing is cut off ------------------------------------------------------
 
 
-def drawn():
-    frame = pd.DataFrame({"set": ["real", "merged", "base_class"], "label": 0, "x": [0.0, 1, 2], "y": [0.0, 1, 0]})
-    names = [f"a_rather_long_name_of_class_{i}" for i in range(100)]
-    both = pd.concat([calibration(trick=trick, architecture="cnn") for trick in ("merged", "base_class")])
-    yield diversity_plots.diversity_figure(diversity(measures=("recall", "vendi", "density")), not_run=EMPTY_CAUSE)
-    yield feature_map.feature_map_figure(frame, None, "clip", EMPTY_CAUSE)
-    yield curves.images_figure(curves.images_curve(size_rows(), {"digits": 10}), EMPTY_CAUSE)
-    yield curves.guidance_figure(guidance_frame(), EMPTY_CAUSE)
-    yield curves.training_figure(curves.training_curves(histories()), EMPTY_CAUSE)
-    yield gains.class_gain_figure(gains.class_gains(per_class(names)), EMPTY_CAUSE)
-    yield reliability.reliability_figure(both, EMPTY_CAUSE)
+def both_calibrations():
+    return pd.concat([calibration(trick=trick, architecture="cnn") for trick in ("merged", "base_class")])
 
 
-def test_every_figure_has_the_width_of_a_column_or_of_the_text_and_cuts_nothing_off():
-    for figure in drawn():
-        figure.canvas.draw()
-        assert figure.get_figwidth() in (3.3, 6.9)
-        whole, inside = figure.bbox, figure.get_tightbbox()
-        edges = [edge * figure.dpi for edge in (inside.x0, inside.y0, inside.x1, inside.y1)]
-        assert edges[0] >= -1 and edges[1] >= -1 and edges[2] <= whole.x1 + 1 and edges[3] <= whole.y1 + 1
-        note = figure._supxlabel.get_window_extent()
-        assert all(ax.get_tightbbox().y0 >= note.y1 - 1 for ax in figure.axes if ax.axison)
+MAP = pd.DataFrame({"set": ["real", "merged", "base_class"], "label": 0, "x": [0.0, 1, 2], "y": [0.0, 1, 0]})
+NAMES = [f"a_rather_long_name_of_class_{i}" for i in range(100)]
+DRAWN = {
+    "F4": lambda: diversity_plots.diversity_figure(
+        diversity(measures=("recall", "vendi", "density")), not_run=EMPTY_CAUSE
+    ),
+    "F5": lambda: feature_map.feature_map_figure(MAP, None, "clip", EMPTY_CAUSE),
+    "F6": lambda: curves.images_figure(curves.images_curve(size_rows(), {"digits": 10}), EMPTY_CAUSE),
+    "F7": lambda: curves.guidance_figure(guidance_frame(), EMPTY_CAUSE),
+    "F8": lambda: gains.class_gain_figure(gains.class_gains(per_class(NAMES)), EMPTY_CAUSE),
+    "F8, one column": lambda: gains.class_gain_figure(gains.class_gains(per_class()), EMPTY_CAUSE, OVER),
+    "F9": lambda: curves.training_figure(curves.training_curves(histories()), EMPTY_CAUSE),
+    "F10": lambda: reliability.reliability_figure(both_calibrations(), EMPTY_CAUSE),
+}
+OVER = "replicates (generation and training seeds)"

@@ -119,6 +119,14 @@ def test_what_cannot_be_had_is_not_run_and_says_why():
     assert len(drawn) == 3 and all(given["model"].startswith("lambdalabs/") for given in drawn)
 
 
+@pytest.mark.parametrize("name", ["pocket_full", "paper", "hosted"])
+def test_no_classifier_is_trained_twice(name):
+    """A setting that changes nothing of training is tested with the checkpoints of the trick alone."""
+    trained = [step.parameters for step in plan_steps(read_experiment(name)) if step.notebook == "02_train"]
+    alike = [tuple((k, str(v)) for k, v in sorted(given.items()) if k != "run_dir") for given in trained]
+    assert len(set(alike)) == len(alike)
+
+
 def test_eurosat_has_a_zero_shot_twin_beside_what_learned_from_its_pool():
     paper = {step.name: step.parameters for step in plan_steps(read_experiment("paper"))}
     twins = [name for name in paper if "split=rest" in name and name.startswith("03_eval")]

@@ -13,6 +13,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+import test_curves_and_gains
 
 from synthlib import settings
 from synthlib.inputs import InputError
@@ -133,6 +134,29 @@ def test_the_best_epoch_on_the_test_set_is_hollow_and_says_what_it_is():
     assert points(ax, "*") == []  # the star stands beside the authors' mode
 
 
+def test_what_a_setting_has_said_of_the_variants_is_not_said_again():
+    settings_of = {"base_class": "split=rest", "class_prompt": "init=imagenet"}
+    table = t1("cnn")
+    table["setting"] = table["trick"].map(settings_of).fillna("")
+    table["split"] = table["setting"].map({"split=rest": "rest"}).fillna("test")
+    table["init"] = table["setting"].map({"init=imagenet": "imagenet"}).fillna("scratch")
+    expected = [
+        "base class, split=rest, init scratch",
+        "class prompt, init=imagenet, split test",
+        "merged, split test, init scratch",
+    ]
+    assert ticks(figures.plot_accuracy_by_trick(table)) == expected
+
+
+def test_that_real_images_are_real_is_not_said_and_of_tricks_only_where_they_differ():
+    real = t1("cnn")[lambda table: table["trick"] == "merged"].assign(trick="real", images="real")
+    drawn = pd.concat([t1("cnn"), real], ignore_index=True)
+    assert ticks(figures.accuracy_figure(drawn).axes[0]) == ["base class", "class prompt", "merged", "real"]
+    hosted = t1("cnn")[lambda table: table["trick"] == "merged"].assign(images="hosted")
+    both = ticks(figures.accuracy_figure(pd.concat([drawn, hosted], ignore_index=True)).axes[0])
+    assert both[2:] == ["merged, images drawn", "merged, images hosted", "real"]
+
+
 def test_figures_draw_a_table_as_the_tables_module_makes_it():
     lines = [
         [
@@ -189,6 +213,15 @@ def test_a_cell_with_fewer_images_leaves_the_rest_white():
     assert [canvas[0, 20, 0], canvas[0, 29, 0], canvas[9, 20, 0]] == [30, 255, 255]
 
 
+def test_below_the_sample_grid_stands_what_was_not_run_and_alone_where_there_is_no_grid():
+    image = np.full((1, 3, 8, 8), 10, np.uint8)
+    figure = figures.sample_figure([[image]], ["merged"], ["zero"], ["digits: base class, resnet: no GPU"])
+    assert figure.get_supxlabel() == "not run: digits: base class, resnet: no GPU"
+    for empty in ([], [[None]]):
+        nothing = figures.sample_figure(empty, [], [], ["merged, resnet: no GPU"])
+        assert texts(nothing.axes[0]) == ["Nothing to draw. Not run:\nmerged, resnet: no GPU"]
+
+
 def test_images_keep_their_colours_and_take_tensors():
     import torch
 
@@ -223,10 +256,27 @@ def test_confusions_of_two_tricks_stand_side_by_side_with_one_colour_scale():
 
 
 def test_the_confusion_table_has_every_cell_of_every_matrix():
-    table = figures.confusion_table({"base": [[80, 20], [0, 100]], "merged": [[90, 10], [0, 100]]}, ["a", "b"])
-    assert table.to_numpy().tolist()[:3] == [["base", "a", "a", 80], ["base", "a", "b", 20], ["base", "b", "a", 0]]
+    who = {"dataset": "digits", "setting": "guidance=3", "architecture": "cnn"}
+    who = {"base": who | {"trick": "base_class"}, "merged": who | {"trick": "merged"}}
+    matrices = {"base": [[80, 20], [0, 100]], "merged": [[90, 10], [0, 100]]}
+    table = figures.confusion_table(matrices, ["a", "b"], who)
+    assert table.columns[:4].tolist() == ["dataset", "trick", "setting", "architecture"]
+    assert table.iloc[1].tolist() == ["digits", "base_class", "guidance=3", "cnn", "base", "a", "b", 20]
+    assert table["trick"].tolist() == ["base_class"] * 4 + ["merged"] * 4
     assert table["percent"].tolist()[4:] == [90, 10, 0, 100]
-    assert figures.confusion_table({}, []).empty
+    assert figures.confusion_table({}, [], {}).empty
+    with pytest.raises(InputError, match="matrix 'merged' has no condition"):
+        figures.confusion_table(matrices, ["a", "b"], {"base": who["base"]})
+
+
+@pytest.mark.parametrize("notes", ["", "A note of a few words. " * 12])
+def test_the_cells_of_a_confusion_figure_are_square_whatever_stands_below(notes):
+    matrices = dict.fromkeys(("base class, resnet", "merged, resnet", "real, resnet"), np.eye(3) * 100)
+    figure = figures.confusion_figure(matrices, ["cat", "sea lake", "dog"], ["merged, vit: no GPU"])
+    figures.add_note(figure, notes)
+    figure.canvas.draw()
+    for ax in figure.axes[:3]:
+        assert ax.get_window_extent().width == pytest.approx(ax.get_window_extent().height, rel=0.03)
 
 
 def test_only_the_lowest_row_of_confusions_names_the_predicted_classes():
@@ -246,6 +296,21 @@ def test_what_was_not_run_stands_below_the_figure_and_above_the_note(tmp_path):
     lines = figure.get_supxlabel().split("\n")
     assert "".join(lines[:-2]).startswith("not run: merged, vit; merged, resnet: no GPU")
     assert lines[-2:] == ["not run: cifar10: base class, vit: too slow: days", "A miniature."]
+
+
+def test_a_data_set_is_named_once_for_all_that_was_not_run_of_it():
+    lines = ["digits: image averaged, resnet: no model", "digits: image interpolated, resnet: no model"]
+    lines += ["digits: merged, vit: no GPU", "cifar10: merged, vit: no model"]
+    assert style.grouped(lines) == [
+        "digits: image averaged, resnet; image interpolated, resnet; cifar10: merged, vit: no model",
+        "digits: merged, vit: no GPU",
+    ]
+
+
+def test_the_seeds_are_named_where_all_intervals_are_over_the_same():
+    first, second = "t over 8 replicates (training seeds only)", "t over 2 replicates (generation and training seeds)"
+    assert style.over_words([first, "one replicate: no interval", first]) == "replicates (training seeds only)"
+    assert style.over_words([first, second]) == style.over_words([]) == "replicates"
 
 
 def test_a_figure_of_nothing_says_why_there_is_nothing():
@@ -322,16 +387,45 @@ def test_every_saved_figure_carries_its_note_once(tmp_path):
     assert figure.texts.count(figure._supxlabel) == 1
 
 
-@pytest.mark.parametrize("architectures", [("cnn",), ("cnn", "vit", "resnet50")])
-def test_nothing_is_cut_off_and_the_note_overlaps_nothing(architectures):
-    figure = figures.accuracy_figure(t1(*architectures))
-    figures.add_note(figure, "Miniature: embedded model, scikit-learn digits; not the paper's numbers. " * 3)
+TEN = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+WHY = [f"digits: {trick}, resnet: no image-conditioned checkpoint is at hand" for trick in ("averaged", "interpolated")]
+WHY += ["digits: merged, vit: on two cores it takes longer than this experiment may"]
+
+
+def sample_grid(columns):
+    return [[np.zeros((4, 3, 8, 8), np.uint8)] * len(columns)] * 3, ["base class", "random guidance", "merged"], columns
+
+
+def confusions(n, classes):
+    return {f"random guidance, guidance={i}, resnet": np.eye(len(classes)) * 100 for i in range(n)}, classes
+
+
+LONG = [f"a_rather_long_name_{i}" for i in range(15)]
+DRAWN = {
+    "F1": lambda: figures.sample_figure(*sample_grid(TEN), WHY),
+    "F1, long names": lambda: figures.sample_figure(*sample_grid(LONG), WHY),
+    "F2": lambda: figures.accuracy_figure(t1("cnn"), WHY),
+    "F2, F11, three classifiers": lambda: figures.accuracy_figure(t1("cnn", "vit", "resnet50"), WHY),
+    "F3, one": lambda: figures.confusion_figure(*confusions(1, TEN), WHY),
+    "F3, two": lambda: figures.confusion_figure(*confusions(2, TEN), WHY),
+    "F3, five": lambda: figures.confusion_figure(*confusions(5, LONG), WHY),
+    "F3, 100 classes": lambda: figures.confusion_figure(*confusions(1, LONG * 7), WHY),
+    "nothing": lambda: style.not_run_figure(WHY * 3 + ["a reason, of many words: " + "word " * 90]),
+    **{name: lambda name=name: test_curves_and_gains.DRAWN[name]() for name in test_curves_and_gains.DRAWN},
+}
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_nothing_is_cut_off_and_the_note_overlaps_nothing(name):
+    figure = DRAWN[name]()
+    assert figure.get_figwidth() in (3.3, 6.9)  # of a column or of the text
+    figures.add_note(figure, "Miniature: embedded model, scikit-learn digits; not the paper's numbers. " * 2)
     figure.canvas.draw()
     whole, inside = figure.bbox, figure.get_tightbbox()
     inside = [edge * figure.dpi for edge in (inside.x0, inside.y0, inside.x1, inside.y1)]
     assert inside[0] >= -1 and inside[1] >= -1 and inside[2] <= whole.x1 + 1 and inside[3] <= whole.y1 + 1
     note = figure._supxlabel.get_window_extent()
-    assert all(ax.get_tightbbox().y0 >= note.y1 for ax in figure.axes)
+    assert all(ax.get_tightbbox().y0 >= note.y1 - 1 for ax in figure.axes if ax.get_tightbbox() is not None)
 
 
 def test_figures_import_without_pandas_seaborn_and_torch():

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -433,3 +434,23 @@ def test_smoke_makes_every_result_and_no_cell_is_empty(tmp_path):
     synthlib(kit, "reproduce", "smoke")
     again = {path.parent.name for path, when in before.items() if path.stat().st_mtime_ns != when}
     assert lost.is_file() and again == {"all"}
+
+    for trick in (
+        "merged",
+        "random_guidance",
+    ):  # without it: what depends on it was not run, and nothing fails or is zero
+        given = json.loads((kit / "papermill_runs/smoke/04_figures/all/step.json").read_text())["parameters"]
+        given |= {"run_dir": f"papermill_runs/without/{trick}", "figures_dir": f"figures/without_{trick}"}
+        for name in ("evaluated_dirs", "trained_dirs", "generated_dirs"):
+            given[name] = [folder for folder in given[name] if not re.search(rf"/digits-{trick}(\+|-|$)", folder)]
+        (kit / "without.json").write_text(json.dumps(given))
+        synthlib(kit, "run", "04_figures", "--params", "without.json")
+        less = kit / "figures" / f"without_{trick}"
+        table = pd.read_csv(less / "accuracy_by_trick.csv")
+        unrun = table[table["trick"] == trick]
+        assert set(unrun["status"]) == {"not run: no evaluated folder was given for it"}
+        assert unrun["accuracy_percent"].isna().all() and set(table[table["trick"] != trick]["status"]) == {"run"}
+        claims = pd.read_csv(less / "claims.csv")
+        assert claims[claims["trick"] == trick]["verdict"].str.startswith("not run").all()
+        figures_there = {path.name for path in less.glob("*.png")}
+        assert figures_there >= {path.name for path in figures.glob("*.png")} - {"sample_grid.png"}

@@ -199,7 +199,8 @@ def test_confusion_is_in_percent_of_the_true_class(tmp_path):
 def test_confusions_leave_out_the_best_epoch_on_the_test_set(tmp_path):
     folder = evaluated(tmp_path, "merged", [7], best=[9])
     assert rows.confusion_of(Path(folder).glob("*.safetensors"), ["even", "odd"])[0].tolist() == [80, 20]
-    found, classes = rows.read_confusions([folder])["digits"]
+    found, classes, who = rows.read_confusions([folder])["digits"]
+    assert who["merged, cnn"] == {"dataset": "digits", "trick": "merged", "setting": "", "architecture": "cnn"}
     assert list(found) == ["merged, cnn"] and classes == ["even", "odd"]
     assert found["merged, cnn"].tolist() == [[80, 20], [40, 60]]
     with pytest.raises(InputError, match=r"expected logits-r0"):
@@ -208,7 +209,7 @@ def test_confusions_leave_out_the_best_epoch_on_the_test_set(tmp_path):
 
 def test_confusions_of_a_hosted_set_and_of_ours_are_two(tmp_path):
     dirs = [evaluated(tmp_path, "merged", [7]), evaluated(tmp_path, "merged", [10], images="hosted")]
-    found, _ = rows.read_confusions(dirs, [("digits", "merged", "cnn")])["digits"]
+    found, _, _ = rows.read_confusions(dirs, [("digits", "merged", "cnn")])["digits"]
     assert list(found) == ["merged, cnn, images drawn", "merged, cnn, images hosted"]
     assert found["merged, cnn, images hosted"].tolist() == [[100, 0], [0, 100]]
 
@@ -470,12 +471,15 @@ def test_a_hosted_set_stands_beside_its_own_measures(tmp_path):
     assert in_eval[["images", "value", "accuracy_percent"]].to_numpy().tolist() == [["drawn", 3, 70], ["hosted", 5, 90]]
 
 
-def test_no_measures_is_an_empty_frame_and_a_clear_error_for_the_figure(tmp_path):
+def test_no_measures_is_an_empty_frame_and_nothing_to_draw(tmp_path):
+    from synthlib.results import diversity_plots
+
     dirs = [evaluated(tmp_path, "merged", [7])]
     measures = rows.read_measures(dirs)
-    assert measures.empty
-    with pytest.raises(InputError, match="run notebooks/03_eval.ipynb"):
-        rows.diversity_against_accuracy(rows.read_evaluations(dirs), measures)
+    points = rows.diversity_against_accuracy(rows.read_evaluations(dirs), measures)
+    assert measures.empty and points.empty and diversity_plots.correlation_table(points).empty
+    figure = diversity_plots.diversity_figure(points, not_run=["digits: merged, cnn: not measured"])
+    assert "not measured" in " ".join(text.get_text() for text in figure.axes[0].texts)
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------
@@ -672,3 +676,21 @@ def test_tables_import_without_torch_and_matplotlib():
 
 def test_a_run_without_t1_has_a_summary_all_the_same(tmp_path):
     assert report.summary_text(tmp_path) == ""
+
+
+def test_numbers_without_an_interval_have_moved_and_by_how_much(tmp_path):
+    """Cells of a confusion matrix, and bins of confidence of which some are empty: another CPU gives others."""
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+    cells = pd.DataFrame({"condition": "merged, cnn", "true_class": ["one", "two"], "percent": [80.0, 90.0]})
+    cells.to_csv(tmp_path / "b" / "confusion.csv", index=False)
+    cells.assign(percent=[82.5, 90.0]).to_csv(tmp_path / "a" / "confusion.csv", index=False)
+    bins = {"trick": "merged", "bin_low_percent": [0.0, 50.0] * 2, "replicate": [0, 0, 1, 1], "n": [0, 10, 0, 10]}
+    bins = pd.DataFrame(bins | {"confidence_percent": [None, 70.0] * 2, "accuracy_percent": [None, 60.0, None, 80.0]})
+    bins.to_csv(tmp_path / "b" / "reliability.csv", index=False)
+    bins.assign(accuracy_percent=[None, 61.0, None, 80.0], n=[1, 9, 0, 10]).to_csv(
+        tmp_path / "a" / "reliability.csv", index=False
+    )
+    found = verdicts(tmp_path / "a", tmp_path / "b")
+    assert found["confusion.csv"] == ("moved", "1 numbers without an interval to judge by moved, by 2.5 at most")
+    assert found["reliability.csv"][0] == "within interval"  # 70 of the reference's 60 and 80, now 70.5

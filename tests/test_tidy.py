@@ -105,7 +105,7 @@ def test_a_difference_has_both_intervals_and_its_p_values_are_lines_of_their_own
     mine = table[(table["dataset"] == "digits") & (table["trick"] == "merged") & (table["evaluation_mode"] == "eval")]
     assert mine["quantity"].tolist() == ["difference_points", "difference_points", "p", "p_holm"]
     assert mine["method"].str[:9].tolist() == ["paired t ", "crossed b", "paired t ", "paired t "]
-    assert mine["method"].iloc[3].endswith("Holm over 4 claims") and set(mine["status"]) == {"held; equal n_train"}
+    assert mine["method"].iloc[3].endswith("Holm over 4 claims") and set(mine["status"]) == {"undecided; equal n_train"}
     assert "baseline=base_class" in mine["where"].iloc[0] and "sign=above" in mine["where"].iloc[0]
 
 

@@ -19,7 +19,8 @@ from synthlib.results.tidy import results_csv, tidy
 from synthlib.settings import FiguresSettings
 
 T = TypeVar("T")
-Condition = tuple[str, str, str]  # data set, treatment, architecture
+Condition = tuple[str, ...]  # data set, treatment, architecture; of images alone without the last
+NOT_GIVEN = "no evaluated folder was given for it"
 
 
 class Book:
@@ -71,7 +72,8 @@ class Book:
         found = self.measures[self.measures["measure"].isin(self._defined[result]["measures"])]
         sets = {(dataset, treatment) for dataset, treatment, _ in self.wanted(result)}
         named = zip(found["dataset"], rows.treatments(found), strict=True)
-        return found[[not sets or name in sets for name in named]].reset_index(drop=True)
+        mine = np.array([not sets or name in sets for name in named], dtype=bool)
+        return found.loc[mine].reset_index(drop=True)
 
     @cached_property
     def n_classes(self) -> dict[str, int]:
@@ -79,22 +81,28 @@ class Book:
         counted = rows.read_per_class(self.settings.evaluated_dirs).groupby("dataset", sort=False)["class"].nunique()
         return {name: int(count) for name, count in counted.items()}
 
-    def parts(self, by_dataset: Mapping[str, T]) -> list[tuple[str, T]]:
-        """What goes into files of its own for each data set, with the name of the part: none where there is one."""
-        return [(dataset if len(by_dataset) > 1 else "", value) for dataset, value in by_dataset.items()]
+    def parts(self, result: str, by_dataset: Mapping[str, T]) -> list[tuple[str, str, T | None]]:
+        """What goes into files of its own for each data set, as (name of the part, data set, what there is of it or None).
 
-    def not_run(self, result: str) -> list[str]:
-        """A line for each condition that a result should show and that was not run: "merged, resnet: why"."""
+        The name is empty where there is one data set.
+        """
+        datasets = list(dict.fromkeys([*by_dataset, *(condition[0] for condition in self.wanted(result))]))
+        return [(name if len(datasets) > 1 else "", name, by_dataset.get(name)) for name in datasets]
+
+    def not_run(self, result: str, dataset: str = "") -> list[str]:
+        """A line for each condition that a result should show and that was not run: "digits: merged, resnet: why".
+
+        dataset: of this one only.
+        """
         have = self._conditions(self.tested)
         if self._defined[result]["stage"] != "03_eval":  # it needs no result rows
             have |= set(self.wanted(result)) - set(self.why_not_run)
         said = []
         for condition in self.wanted(result):
-            if condition not in have:
-                dataset, treatment, architecture = condition
-                trick, plus, setting = treatment.partition("+")
-                why = self.why_not_run.get(condition, "no evaluated folder was given for it")
-                said.append(f"{dataset}: {trick_label(trick)}{', ' if plus else ''}{setting}, {architecture}: {why}")
+            if condition not in have and dataset in ("", condition[0]):
+                trick, _, setting = condition[1].partition("+")
+                words = ", ".join(filter(None, (trick_label(trick), setting, *condition[2:])))
+                said.append(f"{condition[0]}: {words}: {self.why_not_run.get(condition, NOT_GIVEN)}")
         return said
 
     # --- what is made of them -----------------------------------------------------------------------------------------
@@ -120,8 +128,13 @@ class Book:
         return numbers
 
     def finish(self) -> list[Path]:
-        """Write results.csv, every number of the tables and figures in one long table; return all files."""
-        path = self.out / "results.csv"
+        """Write results.csv, every number of the tables and figures in one long table; return all files.
+
+        Of some results of an experiment only, as `reproduce --only` makes them, its name says which: the whole one stays.
+        """
+        of = "_".join(self.settings.results)
+        part = Path(self.settings.run_dir).name == of.replace("_", "-")  # so runs/steps.py names the folder of a part
+        path = self.out / (f"results_{of}.csv" if part else "results.csv")
         receipts.write_atomic(path, _csv(results_csv(self._numbers, self._provenance())))
         return [*dict.fromkeys(self._made), path]
 
@@ -131,16 +144,19 @@ class Book:
         self._made.append(path)
         self._numbers.append(tidy(result, name, numbers))
 
-    def _provenance(self) -> Mapping[Condition, dict[str, str]]:
-        """Where a condition's numbers come from. Time and hardware stand in the receipt of `run_dir`: they differ each time."""
+    def _provenance(self) -> Mapping[tuple[str, ...], dict[str, str]]:
+        """Where the numbers of a condition, and of its images' origin, come from.
+
+        Time and hardware stand in the receipt of `run_dir`: they differ each time.
+        """
         found = {}
         for folder in self.settings.evaluated_dirs:
             receipt = receipts.read_receipt(folder)
             if receipt is None:
                 raise InputError(f"no finished run in {folder}; run notebooks/03_eval.ipynb for it first.")
-            given = receipt["parameters"]
-            treatment = f"{given['trick']}+{given['setting']}" if given["setting"] else given["trick"]
-            found[given["dataset"], treatment, given["architecture"]] = {
+            row = rows.read_evaluations([folder]).iloc[[0]]
+            condition = (row["dataset"].iloc[0], rows.treatments(row).iloc[0], row["architecture"].iloc[0])
+            found[condition] = found[(*condition, row["images"].iloc[0])] = {
                 "run_dir": folder,
                 "outputs_sha256": sha256_json(receipts.output_digests(folder)),
                 "code_sha256": receipt["code"],

@@ -29,7 +29,7 @@ INTERVALS = {
     "over_merged_points": ("over_merged_low", "over_merged_high", "over_merged_method"),
     "gain_points": ("gain_low", "gain_high", "gain_method"),
     "correlation": ("correlation_low", "correlation_high", "correlation_method"),
-    "mean": ("low", "high", OVER_REPLICATES),
+    "mean": ("low", "high", "method"),
     "value": ("low", "high", "bootstrap over images"),
 }
 # A second interval of the same estimate, beside the first or in its place.

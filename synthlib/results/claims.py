@@ -45,7 +45,8 @@ def verdicts(differences: ArrayLike, p: ArrayLike, signs: Sequence[str]) -> tupl
 
     differences: trick minus baseline [K]; p: two-sided, of no difference [K], NaN where there is no test; signs: SIGNS.
     "above" is held where the difference is above 0 and its adjusted p below ALPHA, not held where it is below 0 and p as
-    small; for "not_above" the two are swapped; else, and without a test, it is undecided.
+    small; for "not_above" the two are swapped; else, and without a test, it is undecided. A p of 0 is no test: it comes of
+    pairs that all differ by the same, as two or three may by chance.
     """
     differences, adjusted = np.asarray(differences, dtype=np.float64), statistics.holm(p)
     if not len(differences) == len(adjusted) == len(signs):
@@ -54,7 +55,7 @@ def verdicts(differences: ArrayLike, p: ArrayLike, signs: Sequence[str]) -> tupl
         )
     found = []
     for difference, value, sign in zip(differences, adjusted, signs, strict=True):
-        decided = value < ALPHA and difference != 0  # False for NaN
+        decided = 0 < value < ALPHA and difference != 0  # False for NaN
         held = (difference > 0) == (choose("sign", sign, SIGNS) == "above")
         found.append((HELD if held else NOT_HELD) if decided else UNDECIDED)
     return adjusted, found

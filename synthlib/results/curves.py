@@ -23,6 +23,7 @@ from synthlib.results.style import (
     add_not_run,
     new_panels,
     not_run_figure,
+    over_words,
     panels_of,
     title_panel,
     treatment_label,
@@ -33,21 +34,24 @@ from synthlib.results.style import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-ESTIMATE = ["mean", "low", "high", "n_replicates"]
+ESTIMATE = ["mean", "low", "high", "method", "n_replicates"]
+SEEDS = ["generation_seed", "training_seed"]
 GUIDANCE_COLUMNS = [
-    "dataset", "architecture", *(name for name in VARIANTS if name != "setting"), "quantity", "evaluation_mode",
-    "feature_space", "guidance", "guidance_low", "guidance_high", *ESTIMATE,
+    "dataset", "trick", "setting", "architecture", *(name for name in VARIANTS if name != "setting"), "quantity",
+    "evaluation_mode", "feature_space", "guidance", "guidance_low", "guidance_high", *ESTIMATE,
 ]  # fmt: skip
 
 # --- F6: the number of images -----------------------------------------------------------------------------------------
 
 
 def images_curve(rows: pd.DataFrame, n_classes: Mapping[str, int]) -> pd.DataFrame:
-    """F6 in numbers: accuracy against the images of a class that the classifier learnt from, at equal training steps.
+    """F6 in numbers: accuracy against the images of a class that the classifier learnt from.
 
+    At about the same number of training steps where an experiment holds them: epochs are whole, so n_steps says how many.
     Of rows of `read_evaluations`, those whose setting is empty or names images_per_class; n_classes: of each data set.
-    One row per condition: CONDITION, n_train, images_per_class (n_train / n_classes), n_steps, mean, low, high (Student's
-    t over replicates, empty for one), n_replicates. InputError: a data set of which n_classes is not given.
+    One row per condition: CONDITION, n_train, images_per_class (n_train / n_classes), n_steps, ESTIMATE: mean, low, high
+    (Student's t over replicates, empty for one), method (which seeds were replicated), n_replicates. InputError: a data set
+    of which n_classes is not given.
     """
     table = []
     chosen = rows[rows["setting"].str.match(r"(images_per_class=.*)?$") & rows["accuracy_percent"].notna()]
@@ -59,7 +63,7 @@ def images_curve(rows: pd.DataFrame, n_classes: Mapping[str, int]) -> pd.DataFra
                 f"add it to {', '.join(n_classes) or 'the empty mapping'}."
             )
         line["images_per_class"] = line["n_train"] / n_classes[line["dataset"]]
-        table.append(line | _estimate(group["accuracy_percent"]))
+        table.append(line | _estimate(group, "accuracy_percent"))
     columns = [*CONDITION, "n_train", "images_per_class", "n_steps", *ESTIMATE]
     return pd.DataFrame(table, columns=columns).sort_values(["images_per_class"], kind="stable", ignore_index=True)
 
@@ -72,7 +76,7 @@ def images_figure(frame: pd.DataFrame, not_run: Sequence[str] = ()) -> "Figure":
     frame = frame[frame["evaluation_mode"].isin(MODE_LINES)]
     if frame.empty:
         return not_run_figure(not_run)
-    # at equal steps a small set has more epochs, which its protocol says: no reason for a panel of its own
+    # at about the same number of steps a small set has more epochs, which its protocol says: no reason for a panel of its own
     panels = panels_of(frame.assign(protocol=frame["protocol"].str.partition(",")[0]))
     figure, axes = new_panels(len(panels), 3 if len(panels) > 4 else 2, 2.5)
     for (title, mine), ax in zip(panels, axes, strict=True):
@@ -117,20 +121,24 @@ def _spread(values: Sequence[float], apart: float = 1.35) -> list[float]:
 def guidance_curve(
     rows: pd.DataFrame,
     measures: pd.DataFrame,
+    random_range: tuple[float, float],
     trick: str = "random_guidance",
-    random_range: tuple[float, float] = (1.0, 5.0),
 ) -> pd.DataFrame:
     """F7 in numbers: accuracy and each measure against guidance, fixed (setting "guidance=V") and drawn at random.
 
-    The trick without a setting is the random one, its guidance uniform on `random_range` (paper_facts: 1 to 5, P): there
+    The trick without a setting is the random one, its guidance uniform on `random_range`, that of the run: there
     `guidance` is empty, and guidance_low, guidance_high are the range. Columns GUIDANCE_COLUMNS: quantity is
     "accuracy_percent" or the measure (which has no architecture and no mode), mean, low, high over replicates (Student's
-    t). rows, measures: as `rows.read_evaluations` and `rows.read_measures`.
+    t) and method: of a measure the generation seeds, as it knows of no classifier. rows, measures: as
+    `rows.read_evaluations` and `rows.read_measures`.
     """
     accuracies = rows.assign(quantity="accuracy_percent", value=rows["accuracy_percent"], feature_space="")
     measured = measures.rename(columns={"measure": "quantity"}).assign(architecture="", evaluation_mode="")
+    measured = measured.assign(
+        generation_seed=measured["replicate"], training_seed=""
+    )  # one draw of images a replicate
     both = pd.concat([accuracies, measured], ignore_index=True).reindex(
-        columns=[*GUIDANCE_COLUMNS[: GUIDANCE_COLUMNS.index("guidance")], "trick", "setting", "value"]
+        columns=[*GUIDANCE_COLUMNS[: GUIDANCE_COLUMNS.index("guidance")], *SEEDS, "value"]
     )
     fixed = both["setting"].str.extract(r"^guidance=([0-9.]+)$")[0].astype(float)
     mine = (both["trick"] == trick) & (fixed.notna() | (both["setting"] == "")) & both["value"].notna()
@@ -139,7 +147,7 @@ def guidance_curve(
     for condition, group in both.assign(guidance=fixed)[mine].groupby(who, sort=False, dropna=False):
         line = dict(zip(who, condition, strict=True))
         ends = random_range if pd.isna(line["guidance"]) else (line["guidance"], line["guidance"])
-        table.append(line | {"guidance_low": ends[0], "guidance_high": ends[1]} | _estimate(group["value"]))
+        table.append(line | {"guidance_low": ends[0], "guidance_high": ends[1]} | _estimate(group, "value"))
     return pd.DataFrame(table, columns=GUIDANCE_COLUMNS)
 
 
@@ -267,9 +275,14 @@ def training_figure(frame: pd.DataFrame, not_run: Sequence[str] = ()) -> "Figure
 # --- helpers ----------------------------------------------------------------------------------------------------------
 
 
-def _estimate(values: pd.Series) -> dict[str, float]:
-    found = statistics.t_interval(values.to_numpy(float))
-    return found._asdict() | {"n_replicates": len(values)}
+def _estimate(rows: pd.DataFrame, column: str) -> dict[str, float | str]:
+    """ESTIMATE of a column over the replicates of one condition; rows have SEEDS too."""
+    found = statistics.t_interval(rows[column].to_numpy(float))
+    method = statistics.interval_method(len(rows), *(rows[name].nunique() for name in SEEDS))
+    if (rows["images"] == "real").all():  # whose generation seed draws them from the pool
+        method = method.replace("generation seeds only", "draws of the pool only")
+        method = method.replace("generation and", "draws of the pool and")
+    return found._asdict() | {"method": method, "n_replicates": len(rows)}
 
 
 def _line(
@@ -298,5 +311,11 @@ def _mode_handles(modes: Sequence[str]) -> dict[str, Line2D]:
 
 
 def _bars(marks: str, frame: pd.DataFrame) -> str:
+    """What the bars are over: the seeds of the accuracies, and of the measures, which have no mode."""
+    said = frame[frame["evaluation_mode"] != ""] if (frame["evaluation_mode"] != "").any() else frame
+    measured = frame.drop(said.index)["n_replicates"].max() > 1  # False for none
+    more = "; of a measure over generation seeds" if measured else ""
     several = frame["n_replicates"].max() > 1
-    return f"{marks}: 95 % interval over replicates" if several else "one replicate: no interval"
+    return (
+        f"{marks}: 95 % interval over {over_words(said['method'])}{more}" if several else "one replicate: no interval"
+    )

@@ -75,6 +75,8 @@ def correlation_table(
             fewest, most = min(map(len, x)), max(map(len, x))
             replicates = f"{fewest}" if fewest == most else f"{fewest} to {most}"
             method = f"Spearman, bootstrap, {n_boot} draws of {len(x)} conditions x {replicates} replicates"
+            if most > 1 and all(len(set(values)) == 1 for values in x):
+                method += "; one set of images a condition, so of their chance it knows nothing"
             if pd.isna(found.low):
                 method = "Spearman, no interval: too few conditions"
         if len(conditions) >= FEWEST_CONDITIONS and pd.isna(found.mean):

@@ -47,8 +47,9 @@ def protocol_effects(
     so has a `wanted` data set and architecture without any.
     """
     # an init that is a setting is no difference of its own: it is in the column init as well
+    mine = set(map(tuple, rows[CONDITION].to_numpy()))  # correct may be of other conditions too
+    correct = {(*key[:3], _without_init(key[3]), *key[4:]): hits for key, hits in correct.items() if key in mine}
     rows = rows.assign(setting=[_without_init(setting) for setting in rows["setting"]])
-    correct = {(*key[:3], _without_init(key[3]), *key[4:]): hits for key, hits in correct.items()}
     _check_told_apart(rows)
     table = []
     for site, group in _sites(rows, list(wanted)):

@@ -32,14 +32,16 @@ PERPLEXITY = 30.0  # van der Maaten & Hinton 2008: 5 to 50; scikit-learn's defau
 
 
 def feature_map(
-    features: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarray], seed: int = 0, most: int = 300
+    features: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarray], dataset: str, seed: int = 0, most: int = 300
 ) -> pd.DataFrame:
     """Joint t-SNE of real pool images, under the name "real", and of the images of each trick.
 
-    features[set]: float [N, D], labels[set]: int [N]. Of each set at most `most` images, drawn by seed. Columns: set,
-    label, x, y, in the order given. On one machine the same features and seed give the same map.
-    InputError: no set, sets that differ in D, labels that do not fit, numbers that are not finite, or under 4 images.
+    features[set]: float [N, D], labels[set]: int [N]. Of each set at most `most` images, drawn by seed. Columns:
+    dataset, set, label, x, y, in the order given. On one machine the same features and seed give the same map.
+    No set gives no row. InputError: sets that differ in D, labels that do not fit, numbers not finite, or under 4 images.
     """
+    if not features:
+        return pd.DataFrame(columns=["dataset", "set", "label", "x", "y"])
     for name, values in features.items():
         if values.ndim != 2 or len(labels.get(name, ())) != len(values) or not np.isfinite(values).all():
             raise InputError(
@@ -60,6 +62,7 @@ def feature_map(
     places = _tsne(together, seed)
     return pd.DataFrame(
         {
+            "dataset": dataset,
             "set": np.repeat(list(picked), [len(rows) for rows in picked.values()]),
             "label": np.concatenate([np.asarray(labels[name])[rows] for name, rows in picked.items()]),
             "x": places[:, 0],

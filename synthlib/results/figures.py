@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 
 from synthlib.inputs import InputError
 from synthlib.results import MODE_LABELS, trick_label, trick_order, variant_order, variant_words, varying
-from synthlib.results.images import plot_images, plot_sample_grid
+from synthlib.results.images import plot_images, plot_sample_grid, sample_figure
 from synthlib.results.reliability import plot_reliability, reliability_figure
 from synthlib.results.style import (
     GREY,
@@ -30,21 +30,23 @@ from synthlib.results.style import (
     add_note,
     new_axes,
     not_run_figure,
+    over_words,
     save_figure,
     take_legend,
     title_panel,
     trick_style,
+    unsaid,
     use_style,
 )
-from synthlib.settings import BEST_MODE, EVALUATION_MODES
+from synthlib.settings import BEST_MODE, EVALUATION_MODES, REAL_TRICKS
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [  # with what a notebook needs of other modules that draw, so that it imports one
-    "accuracy_figure", "add_note", "confusion_figure", "confusion_table", "plot_accuracy_by_trick", "plot_confusion",
-    "plot_guidance_histogram", "plot_history", "plot_images", "plot_reliability", "plot_sample_grid",
-    "reliability_figure", "save_figure", "use_style",
+    "accuracy_figure", "add_note", "confusion_figure", "confusion_table", "over_words", "plot_accuracy_by_trick",
+    "plot_confusion", "plot_guidance_histogram", "plot_history", "plot_images", "plot_reliability", "plot_sample_grid",
+    "reliability_figure", "sample_figure", "save_figure", "use_style",
 ]  # fmt: skip
 
 # --- accuracy ---------------------------------------------------------------------------------------------------------
@@ -57,10 +59,11 @@ def plot_accuracy_by_trick(
 
     Hollow: the best epoch on the test set, where there is one. A star is the published value, where there is one.
     table: rows of `tables.accuracy_by_trick` for one data set and one architecture. What was not run is named so.
-    variants: columns (of `VARIANTS`) that give a trick lines of its own; by default those that differ in the table.
+    variants: columns (of `VARIANTS`) that give a trick lines of its own; by default those that differ in the table, but for
+    what a setting or the trick has said: that few shot and real are of real images.
     """
     dataset, architecture = _only(table, "dataset"), _only(table, "architecture")
-    variants = varying(table) if variants is None else list(variants)
+    variants = _told_apart(table) if variants is None else list(variants)
     lines = _lines(table, variants)
     ax = ax or new_axes((5.2, 0.9 + 0.42 * len(lines)))
     heights = dict(zip(EVALUATION_MODES, (-0.14, 0.14), strict=True))
@@ -106,7 +109,7 @@ def accuracy_figure(table: "pd.DataFrame", not_run: Sequence[str] = ()) -> Figur
     if table.empty:
         return not_run_figure(not_run)
     panels = list(dict.fromkeys(zip(table["dataset"], table["architecture"], strict=True)))
-    variants = varying(table)  # of all panels, so that each says what differs between them
+    variants = _told_apart(table)  # of all panels, so that each says what differs between them
     n_lines = [len(_lines(table[_where(table, dataset=d, architecture=a)], variants)) for d, a in panels]
     use_style()
     figure, axes = plt.subplots(
@@ -162,7 +165,7 @@ def plot_confusion(matrix: ArrayLike, classes: Sequence[str], ax: Axes | None = 
 def confusion_figure(matrices: Mapping[str, ArrayLike], classes: Sequence[str], not_run: Sequence[str] = ()) -> Figure:
     """F3 of one data set: `plot_confusion` for each titled matrix [C, C], with one colour scale.
 
-    Two panels a row, of more than 20 classes one.
+    Two panels a row, of more than 20 classes one. The figure is as high as makes the cells square.
     """
     if not matrices:
         return not_run_figure(not_run)
@@ -178,6 +181,9 @@ def confusion_figure(matrices: Mapping[str, ArrayLike], classes: Sequence[str], 
             ax.set_axis_off()
             continue
         plot_confusion(list(matrices.values())[place], classes, ax, colorbar=False)
+        # Constrained layout measures titles and labels from an Axes' whole place. One of equal aspect fills only a part of it,
+        # so its margins would come out too small: the cells become square by the figure's height instead.
+        ax.set_aspect("auto")
         title_panel(ax, list(matrices)[place])
         if place + columns < len(matrices):
             ax.set_xlabel("")
@@ -185,15 +191,37 @@ def confusion_figure(matrices: Mapping[str, ArrayLike], classes: Sequence[str], 
             ax.set_ylabel("")
             ax.tick_params(labelleft=False)
     _confusion_bar(axes[0, 0].images[0], list(axes.flat))
-    return add_not_run(figure, not_run)
+    add_not_run(figure, not_run)
+    figure.draw_without_rendering()
+    place = axes[0, 0].get_window_extent()
+    figure.set_figheight(figure.get_figheight() + rows * (place.width - place.height) / figure.dpi)
+    return figure
 
 
-def confusion_table(matrices: Mapping[str, ArrayLike], classes: Sequence[str]) -> "pd.DataFrame":
-    """F3 in numbers: condition (the matrix's title), true_class, predicted_class, percent (of the true class)."""
+def confusion_table(
+    matrices: Mapping[str, ArrayLike], classes: Sequence[str], who: Mapping[str, Mapping[str, str]]
+) -> "pd.DataFrame":
+    """F3 in numbers: dataset, trick, setting, architecture, condition (the matrix's title), and the shares of its cells.
+
+    These are true_class, predicted_class, percent (of the true class). who[title]: the first four columns of a matrix.
+    InputError: a matrix that `who` does not name.
+    """
     import pandas as pd
 
-    pairs = [(title, true, predicted) for title in matrices for true in classes for predicted in classes]
-    table = pd.DataFrame(pairs, columns=["condition", "true_class", "predicted_class"])
+    unnamed = [title for title in matrices if title not in who]
+    if unnamed:
+        raise InputError(
+            f"the matrix {unnamed[0]!r} has no condition; expected its data set, trick, setting and architecture: "
+            "name them in `who`."
+        )
+    first = ["dataset", "trick", "setting", "architecture"]
+    pairs = [
+        (*(who[title][name] for name in first), title, true, predicted)
+        for title in matrices
+        for true in classes
+        for predicted in classes
+    ]
+    table = pd.DataFrame(pairs, columns=[*first, "condition", "true_class", "predicted_class"])
     return table.assign(percent=np.concatenate([np.ravel(matrix) for matrix in matrices.values()] or [[]]))
 
 
@@ -258,13 +286,20 @@ def plot_history(history: Mapping[str, ArrayLike], ax: Axes | None = None) -> Ax
 
 def _line(row: Mapping[str, object], variants: Sequence[str]) -> tuple[str, str]:
     """A row's line in a panel of F2: its trick, and the words that tell it from another of the same trick."""
-    return row["trick"], variant_words(row, variants)
+    names = [name for name in variants if name != "images" or row["trick"] not in REAL_TRICKS]
+    return row["trick"], variant_words(row, unsaid(row["setting"], names))
 
 
 def _lines(table: "pd.DataFrame", variants: Sequence[str]) -> list[tuple[str, str]]:
     """The lines of a panel of F2, from top to bottom."""
     rows = sorted(table.to_dict("records"), key=lambda row: (trick_order(row["trick"]), variant_order(row)))
     return list(dict.fromkeys(_line(row, variants) for row in rows))
+
+
+def _told_apart(table: "pd.DataFrame") -> list[str]:
+    """The variants that the lines of F2 name: those that differ; of the images, among tricks."""
+    tricks = table[~table["trick"].isin(REAL_TRICKS)]
+    return [name for name in varying(table) if name != "images" or tricks["images"].nunique() > 1]
 
 
 def _only(frame: "pd.DataFrame", column: str) -> str:

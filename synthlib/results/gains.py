@@ -35,12 +35,15 @@ GAIN_COLUMNS = [
 ]  # fmt: skip
 
 
-def class_gains(per_class: pd.DataFrame, base: str = "base_class", merged: str = "merged") -> pd.DataFrame:
+def class_gains(
+    per_class: pd.DataFrame, base: str = "base_class", merged: str = "merged", over: str = "replicates"
+) -> pd.DataFrame:
     """F8 in numbers: accuracy of `merged` minus `base` in points, class by class, paired over the shared replicates.
 
     One row per (data set, architecture, variant, evaluation mode, class), with Student's t interval; one replicate has
     none. The intervals are each of one class: they are not widened for the number of classes. Conditions without a
-    partner, and classes without a test image, give no row. per_class: rows of per_class.csv files.
+    partner, and classes without a test image, give no row. per_class: rows of per_class.csv files. over: what was replicated,
+    for gain_method, which the rows do not know: "replicates (training seeds only)", see `style.over_words`.
     """
     table = []
     per_class = per_class.dropna(subset=["accuracy_percent"])
@@ -53,7 +56,7 @@ def class_gains(per_class: pd.DataFrame, base: str = "base_class", merged: str =
             line = dict(zip(SHARED, shared, strict=True)) | {"class": name, "base": base, "merged": merged}
             line |= {"base_percent": b.mean(), "merged_percent": a.mean(), "gain_points": found.mean}
             line |= {"gain_low": found.low, "gain_high": found.high, "n_pairs": found.n}
-            method = "one replicate: no interval" if found.n == 1 else f"paired t over {found.n} replicates"
+            method = "one replicate: no interval" if found.n == 1 else f"paired t over {found.n} {over}"
             table.append(line | {"gain_method": method})
     return pd.DataFrame(table, columns=GAIN_COLUMNS)
 
@@ -88,8 +91,11 @@ def plot_class_gains(gains: pd.DataFrame, ax: Axes) -> Axes:
     return ax
 
 
-def class_gain_figure(gains: pd.DataFrame, not_run: Sequence[str] = ()) -> "Figure":
-    """F8: `plot_class_gains` for each data set, architecture and variant; of many classes the ends only."""
+def class_gain_figure(gains: pd.DataFrame, not_run: Sequence[str] = (), over: str = "replicates") -> "Figure":
+    """F8: `plot_class_gains` for each data set, architecture and variant; of many classes the ends only.
+
+    over: what the intervals are over, for the legend, as in `class_gains`.
+    """
     if gains.empty:
         return not_run_figure(not_run)
     panels = panels_of(gains, apart=["setting"] if gains["setting"].nunique() > 1 else [])
@@ -113,6 +119,6 @@ def class_gain_figure(gains: pd.DataFrame, not_run: Sequence[str] = ()) -> "Figu
         title_panel(ax, title)
         handles |= take_legend(ax)
     n = sorted(gains["n_pairs"].unique())
-    bars = "no interval: one replicate" if n == [1] else "bar: 95 % interval of that class alone, over replicates"
+    bars = "no interval: one replicate" if n == [1] else f"bar: 95 % interval of that class alone, over {over}"
     add_legend(figure, handles, bars)
     return add_not_run(figure, not_run)

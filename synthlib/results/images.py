@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from synthlib.inputs import InputError
-from synthlib.results.style import GREY, ONE_COLUMN, TWO_COLUMN, new_axes
+from synthlib.results.style import GREY, ONE_COLUMN, TWO_COLUMN, add_not_run, new_axes, not_run_figure
 
 
 def plot_images(
@@ -102,6 +103,18 @@ def plot_sample_grid(
     ax.set_yticks([row * step_y + cell_height / 2 for row in range(len(cells))], row_names)
     ax.tick_params(axis="y", length=0)
     return ax
+
+
+def sample_figure(
+    images: Sequence[Sequence[ArrayLike | None]],
+    rows: Sequence[str],
+    columns: Sequence[str],
+    not_run: Sequence[str] = (),
+) -> Figure:
+    """F1: `plot_sample_grid`, and below it what was not run; of an empty grid only that."""
+    if not any(cell is not None for row in images for cell in row):
+        return not_run_figure(not_run)
+    return add_not_run(plot_sample_grid(images, rows, columns).figure, not_run)
 
 
 def _bare(ax: Axes) -> Axes:

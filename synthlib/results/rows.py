@@ -108,25 +108,26 @@ def read_correct(dirs: Iterable[str | Path]) -> dict[tuple[str, ...], np.ndarray
 
 def read_confusions(
     dirs: Iterable[str | Path], conditions: Sequence[tuple[str, ...]] = ()
-) -> dict[str, tuple[dict[str, np.ndarray], list[str]]]:
-    """F3: data set -> ("trick, architecture" -> confusion in `eval` mode, see `confusion_of`; the class names).
+) -> dict[str, tuple[dict[str, np.ndarray], list[str], dict[str, dict[str, str]]]]:
+    """F3: data set -> (title -> confusion in `eval` mode, see `confusion_of`; the class names; title -> its condition).
 
     Only of `conditions` (see `only`), where any are named. Where conditions of a data set differ in VARIANTS, their names
     say these too. Each file is checked against its receipt.
     """
     first_of = {str(folder): _read_rows(folder, "results.csv", ROW_COLUMNS).iloc[[0]] for folder in dirs}
     chosen = {folder: row.iloc[0] for folder, row in first_of.items() if len(only(row, conditions))}
-    found: dict[str, tuple[dict[str, np.ndarray], list[str]]] = {}
+    found = {}
     for dataset in dict.fromkeys(row["dataset"] for row in chosen.values()):
         mine = {folder: row for folder, row in chosen.items() if row["dataset"] == dataset}
         told_apart = varying(pd.DataFrame(list(mine.values()), columns=ROW_COLUMNS))
-        matrices, classes = {}, []
+        matrices, classes, who = {}, [], {}
         for folder, row in mine.items():
             names = [name for name in receipts.output_names(folder, ".safetensors") if name.startswith("logits-r")]
             classes = receipts.read_json(receipts.read_output(folder, "classes.json"))
             title = f"{trick_label(row['trick'])}, {row['architecture']}{variant_words(row, told_apart)}"
+            who[title] = {name: row[name] for name in ("dataset", "trick", "setting", "architecture")}
             matrices[title] = confusion_of([receipts.read_output(folder, name) for name in names], classes)
-        found[dataset] = (matrices, classes)
+        found[dataset] = (matrices, classes, who)
     return found
 
 
@@ -153,6 +154,24 @@ def read_histories(dirs: Iterable[str | Path]) -> pd.DataFrame:
         who |= {"setting": "", "protocol": given.protocol_label()}
         frames.append(pd.read_csv(receipts.read_output(folder, "history.csv")).assign(**who))
     return _together(frames)
+
+
+def guidance_range(dirs: Iterable[str | Path]) -> tuple[float, float]:
+    """F7: from where to where random guidance was drawn, as the images behind 03_eval folders say; 1 and 5 where none does.
+
+    InputError: not all from the same range.
+    """
+    found = {}
+    for folder in dirs:
+        given = receipts.read_receipt(folder)["parameters"]
+        drawn = receipts.read_receipt(given["generated_dir"]) if given["trick"] == "random_guidance" else None
+        if drawn and not given["setting"] and "min_scale" in drawn["parameters"]:
+            found[drawn["parameters"]["min_scale"], drawn["parameters"]["max_scale"]] = folder
+    if len(found) > 1:
+        raise InputError(
+            f"random guidance was drawn from {', '.join(map(str, found))}; expected one range: draw it alike."
+        )
+    return next(iter(found), (1.0, 5.0))  # the authors' range (paper_facts): of sets that they host
 
 
 def read_features(
@@ -197,24 +216,17 @@ def confusion_of(files: Iterable[Path], classes: Sequence[str], evaluation_mode:
 def diversity_against_accuracy(rows: pd.DataFrame, measures: pd.DataFrame) -> pd.DataFrame:
     """F4's points: accuracy beside each measure of the same replicate's images.
 
-    One row per (condition, replicate, measure). Columns: those of CONDITION, replicate, measure, feature_space,
-    value, accuracy_percent, n_train, n (images measured).
+    One row per (condition, replicate, measure), none where nothing was measured. Columns: those of CONDITION, replicate,
+    measure, feature_space, value, accuracy_percent, n_train, n (images measured).
     """
+    columns = [*CONDITION, "replicate", "measure", "feature_space", "value", "accuracy_percent", "n_train", "n"]
     if measures.empty:
-        raise InputError(
-            "no evaluated folder has measures; expected measures.csv: run notebooks/03_eval.ipynb with `measures` set."
-        )
-    of = (
-        rows["generation_seed"].astype(str).str.rpartition(":")[2].astype(int)
-    )  # the images' replicate, not the classifier's
+        return pd.DataFrame(columns=columns)
+    # the images' replicate, not the classifier's
+    of = rows["generation_seed"].astype(str).str.rpartition(":")[2].astype(int)
     measured = measures.rename(columns={"replicate": "image_replicate"})
     on = ["dataset", "trick", "setting", "images", "image_replicate"]
-    joined = rows.assign(image_replicate=of).merge(measured, on=on, how="inner", sort=False)
-    if joined.empty:
-        raise InputError(
-            "no measured replicate was also evaluated; expected some: give 03_eval folders of the same conditions."
-        )
-    joined = joined[[*CONDITION, "replicate", "measure", "feature_space", "value", "accuracy_percent", "n_train", "n"]]
+    joined = rows.assign(image_replicate=of).merge(measured, on=on, how="inner", sort=False)[columns]
     return joined.sort_values(["measure", "feature_space"], kind="stable", ignore_index=True)
 
 

@@ -7,7 +7,7 @@ import io
 import math
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -98,12 +98,14 @@ def title_panel(ax: Axes, title: str) -> None:
 def not_run_figure(not_run: Sequence[str]) -> Figure:
     """The figure of a result of which nothing can be drawn: it says what was not run, and why."""
     lines = [
-        line for text in grouped(not_run) or ["nothing was evaluated for it"] for line in _wrapped(text, TWO_COLUMN)
+        line
+        for text in grouped(not_run) or ["nothing was evaluated for it"]
+        for line in _wrapped(text, TWO_COLUMN - 0.6)
     ]
     ax = new_axes((TWO_COLUMN, 0.8 + 0.14 * len(lines)))
     ax.set_axis_off()
-    ax.text(
-        0.5, 0.5, "\n".join(["Nothing to draw. Not run:", *lines]), ha="center", va="center", fontsize=8, color=GREY
+    ax.text(  # of 7 points, for which the lines are wrapped
+        0.5, 0.5, "\n".join(["Nothing to draw. Not run:", *lines]), ha="center", va="center", fontsize=7, color=GREY
     )
     return ax.figure
 
@@ -112,7 +114,6 @@ def add_not_run(figure: Figure, not_run: Sequence[str]) -> Figure:
     """Write what was not run small below a figure, which grows by it; it stays above the note of `add_note`."""
     lines = [line for text in grouped(not_run) for line in _wrapped(f"not run: {text}", figure.get_figwidth())]
     if lines:
-        figure.set_figheight(figure.get_figheight() + 0.13 * len(lines))
         figure.not_run = lines  # kept on the figure, because `save_figure` replaces the note
         add_note(figure, "")
     return figure
@@ -121,19 +122,26 @@ def add_not_run(figure: Figure, not_run: Sequence[str]) -> Figure:
 def grouped(not_run: Sequence[str]) -> list[str]:
     """Lines such as "merged, resnet: why", those of one reason in one: "merged, resnet; merged, vit: why".
 
-    The reason begins after the first colon that follows a comma: "digits: merged, resnet: why" names a data set too.
+    The reason begins after the first colon that follows a comma: "digits: merged, resnet: why" names a data set too,
+    which is said once: "digits: merged, resnet; merged, vit: why".
     """
     by_reason: dict[str, list[str]] = {}
     for line in dict.fromkeys(not_run):
         found = re.match(r"([^,]*,.*?): (.*)", line)
         what, why = found.groups() if found else (line, "")
         by_reason.setdefault(why, []).append(what)
-    return ["; ".join(whats) + (f": {why}" if why else "") for why, whats in by_reason.items()]
+    return ["; ".join(_datasets_once(whats)) + (f": {why}" if why else "") for why, whats in by_reason.items()]
 
 
 def add_note(figure: Figure, note: str) -> None:
-    """Write `note` small at the bottom left of a figure, wrapped to its width; a second call replaces the first."""
+    """Write `note` small at the bottom left of a figure, wrapped to its width; a second call replaces the first.
+
+    The figure grows by the lines, so that the panels keep their size.
+    """
     lines = [*getattr(figure, "not_run", []), *_wrapped(note, figure.get_figwidth())]
+    before = figure.get_supxlabel()
+    more = len(lines) - (before.count("\n") + 1 if before else 0)
+    figure.set_figheight(figure.get_figheight() + 0.12 * more)
     # a label, so that the layout leaves room for it
     figure.supxlabel("\n".join(lines), x=0.01, ha="left", fontsize=7, color=GREY)
 
@@ -142,6 +150,8 @@ def add_legend(figure: Figure, handles: dict[str, Artist], title: str | None = N
     """One legend above all panels of a figure, label -> handle, in as many columns as fit; the figure grows by it."""
     if not handles:
         return
+    if title:
+        title = "\n".join(part for line in title.split("\n") for part in _wrapped(line, figure.get_figwidth() - 0.3))
     widest = 0.42 + 0.058 * max(len(line) for label in handles for line in label.split("\n"))  # inches, at 7.5 points
     columns = max(1, min(len(handles), int(figure.get_figwidth() / widest)))
     lines = math.ceil(len(handles) / columns) * max(label.count("\n") + 1 for label in handles)
@@ -211,10 +221,33 @@ def panels_of(frame: "pd.DataFrame", apart: Sequence[str] = ()) -> list[tuple[st
         first = rows.iloc[0]
         titled = ", ".join(str(first[name]) for name in ("dataset", "architecture") if name in frame)
         words = [name for name in (*apart, *differ) if name in VARIANTS]
-        if "setting" in apart:  # "init=imagenet" has said what the init is
-            words = [name for name in words if not str(first["setting"]).startswith(f"{name}=")]
+        if "setting" in apart:
+            words = unsaid(first["setting"], words)
         found.append((titled + variant_words(first, words), rows))
     return found
+
+
+def unsaid(setting: str, names: Sequence[str]) -> list[str]:
+    """The variants that a setting has not named already: "init=imagenet" has said what the init is."""
+    return [name for name in names if not str(setting).startswith(f"{name}=")]
+
+
+def over_words(methods: Iterable[str]) -> str:
+    """What intervals are over, of methods as `statistics.interval_method` says them: "replicates (training seeds only)".
+
+    The seeds are named where all methods of more than one replicate name the same.
+    """
+    seeds = {"".join(re.findall(r"\(.*\)", method)) for method in methods if " replicates" in method}
+    return f"replicates {min(seeds)}".strip() if len(seeds) == 1 else "replicates"
+
+
+def _datasets_once(whats: Sequence[str]) -> list[str]:
+    """Conditions such as "digits: merged, vit", without the data set where the one before has it too."""
+    datasets = [what.rpartition(": ")[0] for what in whats]
+    return [
+        what.removeprefix(f"{dataset}: ") if dataset == former else what
+        for what, dataset, former in zip(whats, datasets, ["", *datasets], strict=False)
+    ]
 
 
 def _wrapped(text: str, inches: float) -> list[str]:

@@ -28,9 +28,8 @@ PLACES = {
     "epoch",
     "step",
     "label",
-    "bin",
-    "lower",
-    "upper",
+    "bin_low_percent",
+    "bin_high_percent",
     "images_per_class",
     "guidance",
     "guidance_low",
@@ -61,19 +60,17 @@ def tidy(result_id: str, file: str, frame: pd.DataFrame) -> pd.DataFrame:
     return _typed(pd.DataFrame(lines, columns=COLUMNS))
 
 
-def results_csv(
-    parts: Iterable[pd.DataFrame], provenance: Mapping[tuple[str, str, str], Mapping[str, str]]
-) -> pd.DataFrame:
+def results_csv(parts: Iterable[pd.DataFrame], provenance: Mapping[tuple[str, ...], Mapping[str, str]]) -> pd.DataFrame:
     """The frames of `tidy` one below the other, each line with where its condition was evaluated.
 
-    provenance: (data set, treatment, architecture) -> column: text, such as the folder, its digests and the commit. These
-    columns follow COLUMNS. Of a line of no such condition (of a generated set, of a published value) they are empty, of a
-    difference they are those of its trick.
+    provenance: (data set, treatment, architecture, images), and the same without images, -> column: text, such as the
+    folder, its digests and the commit. These columns follow COLUMNS. Of a line of no such condition (of a generated set,
+    of a published value) they are empty, of a difference they are those of its trick.
     """
     parts = [part for part in parts if len(part)]
     table = pd.concat(parts, ignore_index=True) if parts else _typed(pd.DataFrame(columns=COLUMNS))
-    conditions = zip(table["dataset"], treatments(table), table["architecture"], strict=True)
-    found = [provenance.get(condition, {}) for condition in conditions]
+    conditions = zip(table["dataset"], treatments(table), table["architecture"], table["images"], strict=True)
+    found = [provenance.get(who, provenance.get(who[:3], {})) for who in conditions]  # not all frames say the images
     columns = dict.fromkeys(name for one in provenance.values() for name in one)
     return table.assign(**{name: [known(one.get(name)) for one in found] for name in columns})
 

@@ -227,10 +227,26 @@ def _add_condition(
         train["replicates"] = experiment.given("01_generate", dataset, trick).get("replicates", 1)
     shared["architecture"] = architecture
     train |= shared | changes.get("02_train", {})
-    trained = _add(steps, experiment, "02_train", condition, train, tuple(before))
+    trained = _add_trained(steps, experiment, condition, train, tuple(before))
     tested = shared | {"setting": setting, "trained_dir": trained.run_dir, "measures": list(need.measures)}
     tested |= {"keep_features": need.features} | changes.get("03_eval", {})
     _add(steps, experiment, "03_eval", condition, tested, (*before, trained))
+
+
+def _add_trained(
+    steps: dict[str, PlannedStep],
+    experiment: Experiment,
+    condition: Condition,
+    parameters: dict[str, Any],
+    after: tuple[PlannedStep, ...],
+) -> PlannedStep:
+    """The 02_train step of a condition: that of the trick alone, where the setting changes nothing there."""
+    dataset, treatment, architecture = condition
+    plain = steps.get(f"02_train/{dataset}-{treatment.partition('+')[0]}-{architecture}")
+    own = experiment.given("02_train", dataset, parameters["trick"], architecture) | parameters
+    if plain and complete("02_train", own | {"run_dir": plain.run_dir}) == plain.parameters:
+        return plain
+    return _add(steps, experiment, "02_train", condition, parameters, after)
 
 
 def _add_generate(
@@ -246,7 +262,8 @@ def _add_generate(
     folder, parts = _drawn_folder(experiment, dataset, treatment), []
     if trick in ("merged", "merged_full"):
         for part in MERGED_TRICKS:
-            as_many = {_drawn_folder(experiment, dataset, part): replicates.get(folder, 0)} | replicates
+            place = _drawn_folder(experiment, dataset, part)
+            as_many = replicates | {place: max(replicates.get(place, 0), replicates.get(folder, 0))}
             parts.append(_add_generate(steps, experiment, (dataset, part, ""), {}, as_many))
     parameters = {"dataset": dataset, "trick": trick, "reuse_dirs": [part.run_dir for part in parts], "replace": True}
     if replicates.get(folder):
