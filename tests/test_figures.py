@@ -311,6 +311,7 @@ def test_the_seeds_are_named_where_all_intervals_are_over_the_same():
     first, second = "t over 8 replicates (training seeds only)", "t over 2 replicates (generation and training seeds)"
     assert style.over_words([first, "one replicate: no interval", first]) == "replicates (training seeds only)"
     assert style.over_words([first, second]) == style.over_words([]) == "replicates"
+    assert style.over_words([first, float("nan")]) == "replicates (training seeds only)"  # of what was not run
 
 
 def test_a_figure_of_nothing_says_why_there_is_nothing():

@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from synthlib import receipts
-from synthlib.results import VARIANTS, trick_label, trick_order, variant_words
+from synthlib.results import VARIANTS, known, trick_label, trick_order, variant_words
 from synthlib.settings import EVALUATION_MODES, REAL_TRICKS, TRICKS, UNKNOWN
 
 if TYPE_CHECKING:
@@ -235,9 +235,9 @@ def unsaid(setting: str, names: Sequence[str]) -> list[str]:
 def over_words(methods: Iterable[str]) -> str:
     """What intervals are over, of methods as `statistics.interval_method` says them: "replicates (training seeds only)".
 
-    The seeds are named where all methods of more than one replicate name the same.
+    The seeds are named where all methods of more than one replicate name the same; an empty one is of what was not run.
     """
-    seeds = {"".join(re.findall(r"\(.*\)", method)) for method in methods if " replicates" in method}
+    seeds = {"".join(re.findall(r"\(.*\)", method)) for method in map(known, methods) if " replicates" in method}
     return f"replicates {min(seeds)}".strip() if len(seeds) == 1 else "replicates"
 
 
