@@ -50,6 +50,13 @@ def _parser() -> argparse.ArgumentParser:
     older.add_argument("--keep", action="store_true", help="accept what older code made, and record that")
     command.set_defaults(command=_reproduce)
 
+    command = commands.add_parser("report", help="one page that shows everything: figures/<experiment>/report.html")
+    command.add_argument("experiment", help="a file in experiments/, or interactive: what the notebooks made by hand")
+    command.add_argument(
+        "--reference", action="store_true", help="show the committed run, with nothing run here: reference.html"
+    )
+    command.set_defaults(command=_report)
+
     command = commands.add_parser("status", help="which steps of an experiment are done, stale (why) or missing")
     command.add_argument("experiment")
     command.add_argument("--verify", action="store_true", help="check every file's sha256, not only its size")
@@ -80,16 +87,28 @@ def _reproduce(options: argparse.Namespace) -> None:
         return
     settle_older_code(steps, options.redo, options.keep)
     signal.signal(signal.SIGTERM, interrupts.raise_terminated)
-    reproduce(experiment, steps, options.only, options.cores, options.profile)
-    from synthlib.results import report
+    ran = reproduce(experiment, steps, options.only, options.cores, options.profile)
+    from synthlib.results import compare
 
     if options.cell:
-        print(report.cell_text(steps[-1].run_dir))
+        print(compare.cell_text(steps[-1].run_dir))
         return
     figures = paths.resolve(steps[-1].parameters["figures_dir"])
     print(f"\n{experiment.title}. {experiment.note}\n")
-    print(report.summary_text(figures, report.compare_with_reference(figures, paths.reference_dir(experiment.name))))
+    print(compare.summary_text(figures, compare.compare_with_reference(figures, paths.reference_dir(experiment.name))))
     print(f"\nTables and figures: {os.path.relpath(figures)}")
+    page = paths.report_file(experiment.name)
+    if ran or not page.is_file():
+        from synthlib.page.write import write_report
+
+        write_report(experiment.name)
+    print(f"Page: {os.path.relpath(page)}")
+
+
+def _report(options: argparse.Namespace) -> None:
+    from synthlib.page.write import write_report
+
+    print(f"Page: {os.path.relpath(write_report(options.experiment, options.reference))}")
 
 
 def _status(options: argparse.Namespace) -> None:

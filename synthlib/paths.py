@@ -97,6 +97,16 @@ def reference_dir(experiment: str) -> Path:
     return root() / "figures" / "reference" / experiment
 
 
+def figures_dir(experiment: str) -> Path:
+    """Where an experiment's tables, figures and page go."""
+    return root() / "figures" / experiment
+
+
+def report_file(experiment: str) -> Path:
+    """The page that shows all of an experiment."""
+    return figures_dir(experiment) / "report.html"
+
+
 def referee_weights() -> Path:
     """The network behind the feature space pocket-referee-v1."""
     return package() / "pocket" / "referee.safetensors"

@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 
 from synthlib import paths
 from synthlib.inputs import InputError
-from synthlib.results import cells, differences, report, rows, tables
+from synthlib.results import cells, compare, differences, rows, tables
 
 PUBLISHED = pd.DataFrame(
     {
@@ -545,7 +545,7 @@ def test_the_committed_published_values_hold_the_papers_own_rows():
 
 
 def verdicts(ours, reference):
-    return {line.file: (line.verdict, line.detail) for line in report.compare_with_reference(ours, reference)}
+    return {line.file: (line.verdict, line.detail) for line in compare.compare_with_reference(ours, reference)}
 
 
 def test_equal_tables_are_the_same(dirs, tmp_path):
@@ -641,7 +641,7 @@ def test_results_csv_repeats_the_others_and_is_not_compared(dirs, tmp_path):
 
 def test_the_terminal_summary_shows_t1_and_the_verdicts(dirs, tmp_path):
     write_t1(dirs, tmp_path / "a")
-    text = report.summary_text(tmp_path / "a", report.compare_with_reference(tmp_path / "a", tmp_path / "b"))
+    text = compare.summary_text(tmp_path / "a", compare.compare_with_reference(tmp_path / "a", tmp_path / "b"))
     assert "60.0 [35.2, 84.8]" in text and "accuracy_by_trick.csv: no reference" in text
     assert "|" not in text
 
@@ -650,7 +650,7 @@ def test_a_table_of_older_code_cannot_be_summed_up_and_says_so(dirs, tmp_path):
     path = write_t1(dirs, tmp_path / "a")[0]
     pd.read_csv(path).drop(columns=["split", "init"]).to_csv(path, index=False)
     with pytest.raises(InputError, match=r"lacks the columns split, init; .*run notebooks/04_figures"):
-        report.summary_text(tmp_path / "a")
+        compare.summary_text(tmp_path / "a")
 
 
 def test_the_calibration_error_is_compared_with_the_reference_by_its_interval(dirs, tmp_path):
@@ -664,7 +664,7 @@ def test_the_calibration_error_is_compared_with_the_reference_by_its_interval(di
 
 
 def test_one_cell_of_t1_can_be_shown_from_its_evaluated_folder(dirs):
-    header, _, line = report.cell_text(dirs[1]).splitlines()
+    header, _, line = compare.cell_text(dirs[1]).splitlines()
     assert "accuracy %, eval mode" in header and "base class" in line and "60.0 [35.2, 84.8]" in line
 
 
@@ -675,7 +675,7 @@ def test_tables_import_without_torch_and_matplotlib():
 
 
 def test_a_run_without_t1_has_a_summary_all_the_same(tmp_path):
-    assert report.summary_text(tmp_path) == ""
+    assert compare.summary_text(tmp_path) == ""
 
 
 def test_numbers_without_an_interval_have_moved_and_by_how_much(tmp_path):

@@ -49,9 +49,9 @@ def images_curve(rows: pd.DataFrame, n_classes: Mapping[str, int]) -> pd.DataFra
 
     At about the same number of training steps where an experiment holds them: epochs are whole, so n_steps says how many.
     Of rows of `read_evaluations`, those whose setting is empty or names images_per_class; n_classes: of each data set.
-    One row per condition: CONDITION, n_train, images_per_class (n_train / n_classes), n_steps, ESTIMATE: mean, low, high
-    (Student's t over replicates, empty for one), method (which seeds were replicated), n_replicates. InputError: a data set
-    of which n_classes is not given.
+    One row per condition: CONDITION, n_train, images_per_class (n_train / n_classes), n_steps, quantity (accuracy_percent),
+    ESTIMATE: mean, low, high (Student's t over replicates, empty for one), method (which seeds were replicated),
+    n_replicates. InputError: a data set of which n_classes is not given.
     """
     table = []
     chosen = rows[rows["setting"].str.match(r"(images_per_class=.*)?$") & rows["accuracy_percent"].notna()]
@@ -63,8 +63,9 @@ def images_curve(rows: pd.DataFrame, n_classes: Mapping[str, int]) -> pd.DataFra
                 f"add it to {', '.join(n_classes) or 'the empty mapping'}."
             )
         line["images_per_class"] = line["n_train"] / n_classes[line["dataset"]]
+        line["quantity"] = "accuracy_percent"
         table.append(line | _estimate(group, "accuracy_percent"))
-    columns = [*CONDITION, "n_train", "images_per_class", "n_steps", *ESTIMATE]
+    columns = [*CONDITION, "n_train", "images_per_class", "n_steps", "quantity", *ESTIMATE]
     return pd.DataFrame(table, columns=columns).sort_values(["images_per_class"], kind="stable", ignore_index=True)
 
 

@@ -87,7 +87,7 @@ def gap_table(measures: pd.DataFrame) -> pd.DataFrame:
     """The gap to the real images: mean KID and FID of each set, with Student's t interval over replicates.
 
     measures: rows of measures.csv. Columns: dataset, trick, setting, (images,) measure, feature_space, mean, low, high (empty for
-    one replicate), n_replicates, in the order of the tricks.
+    one replicate), method, n_replicates, in the order of the tricks.
     """
     told_apart = ["dataset", "trick", "setting", *(["images"] if "images" in measures else [])]
     told_apart += ["measure", "feature_space"]
@@ -95,8 +95,10 @@ def gap_table(measures: pd.DataFrame) -> pd.DataFrame:
     chosen = measures[measures["measure"].isin(GAPS)].dropna(subset=["value"])
     for who, rows in chosen.groupby(told_apart, sort=False, dropna=False):
         found = statistics.t_interval(rows["value"].to_numpy(float))
-        table.append(dict(zip(told_apart, who, strict=True)) | found._asdict() | {"n_replicates": len(rows)})
-    table = pd.DataFrame(table, columns=[*told_apart, "mean", "low", "high", "n_replicates"])
+        n = len(rows)  # of the images: no classifier is behind them
+        row = dict(zip(told_apart, who, strict=True)) | found._asdict()
+        table.append(row | {"method": statistics.interval_method(n, n, 1), "n_replicates": n})
+    table = pd.DataFrame(table, columns=[*told_apart, "mean", "low", "high", "method", "n_replicates"])
     order = sorted(range(len(table)), key=lambda row: treatment_order(treatments(table).iloc[row]))
     return table.iloc[order].reset_index(drop=True)
 

@@ -35,12 +35,7 @@ PLACES = {
     "guidance_low",
     "guidance_high",
 }
-TEXTS = {
-    "status",
-    "verdict",
-    "source",
-    "quantity",
-}  # neither numbers nor places: they have columns of their own, or sources
+TEXTS = {"status", "verdict", "quantity"}  # neither numbers nor places: they have columns of their own
 
 
 def tidy(result_id: str, file: str, frame: pd.DataFrame) -> pd.DataFrame:

@@ -107,16 +107,16 @@ def _of_older_code(step: PlannedStep) -> bool:
     return receipts.read_receipt(folder) is not None or receipts.seconds_of_older_code(folder) > 0
 
 
-def reproduce(experiment: Experiment, steps: list[PlannedStep], only: list[str], cores: int, profile: str) -> None:
+def reproduce(experiment: Experiment, steps: list[PlannedStep], only: list[str], cores: int, profile: str) -> bool:
     """Run what is not done of the steps that `plan_steps` gave, for all results or `only` some, through Snakemake.
 
-    Raises InputError naming how many steps failed, and why the first one did.
+    Returns whether there was anything to run. Raises InputError naming how many steps failed, and why the first one did.
     """
     found = states(steps)
     waiting = [step for step in steps if found[step.name] != "done"]
     if not waiting:
         print(f"All {len(steps)} steps are done; nothing is run.", flush=True)
-        return
+        return False
     wanted = {(s.parameters["model"], s.parameters["revision"]) for s in waiting if "model" in s.parameters}
     for model, revision in sorted(wanted):
         hub.fetch(model, revision)  # once, before many steps want it
@@ -145,6 +145,7 @@ def reproduce(experiment: Experiment, steps: list[PlannedStep], only: list[str],
     failed = [step for step in steps if receipts.state(step.notebook, step.parameters) != "done"]
     if failed or engine.returncode:
         raise InputError(f"{len(failed)} steps are not done. {_reason(failed, log)}")
+    return True
 
 
 def wanted_downloads(steps: list[PlannedStep]) -> list[str]:

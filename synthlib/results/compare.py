@@ -1,4 +1,4 @@
-"""Report: are these tables those of the reference, and what do they say? Plain text for a terminal."""
+"""Compare: are these tables those of the reference, and what do they say? Plain text for a terminal."""
 
 from collections.abc import Iterable
 from fnmatch import fnmatch

@@ -1,0 +1,215 @@
+"""Cards: one for each table and figure: claim, picture or table, verdict against the reference, downloads, origin."""
+
+import base64
+import io
+import mimetypes
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+from PIL import Image
+
+from synthlib import paths, receipts
+from synthlib.inputs import InputError, read_yaml
+from synthlib.page.numbers import NumberTable, number_tables, read_numbers, stand_in, where_of
+from synthlib.page.origins import Origin, behind, origin
+from synthlib.results import trick_label
+from synthlib.results.compare import Comparison, compare_with_reference
+from synthlib.settings import FiguresSettings
+
+EMBED_AT_MOST = 2_000_000  # bytes of a file to download; a larger one is linked where it lies, beside the page
+PIXELS_ACROSS = 1.7  # of a figure in one of the page's, so that it is sharp on most screens
+DOWNLOADS = (".csv", ".md", ".tex", ".pdf")
+WORST_FIRST = ("differs", "moved", "no reference", "within interval", "same")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure. `src` a data URI; width and height as shown, in the page's pixels."""
+
+    src: str
+    alt: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Download:
+    """A file behind a card: inside the page as a data URI or, where it is large, by its name beside the page."""
+
+    name: str
+    href: str
+    kilobytes: float
+
+
+@dataclass(frozen=True)
+class Card:
+    """One result. `step`, the 04_figures run that made it, is None where none did, or where only the reference is shown."""
+
+    id: str
+    title: str
+    claim: str
+    note: str
+    made: bool
+    pictures: list[Picture] = field(default_factory=list)
+    tables: list[NumberTable] = field(default_factory=list)
+    not_run: list[str] = field(default_factory=list)
+    comparisons: list[Comparison] = field(default_factory=list)
+    downloads: list[Download] = field(default_factory=list)
+    step: Origin | None = None
+    steps: list[Origin] = field(default_factory=list)
+
+    @property
+    def verdict(self) -> str:
+        """The worst of its files' verdicts against the reference; "" where nothing was compared."""
+        found = {comparison.verdict for comparison in self.comparisons}
+        return next((verdict for verdict in WORST_FIRST if verdict in found), "")
+
+    @property
+    def in_part(self) -> bool:
+        """Whether something that it should show was not run."""
+        return self.made and bool(self.not_run)
+
+
+class FiguresRun:
+    """One finished run of 04_figures: its files and numbers. Without `run_dir`, those of a folder, such as the reference."""
+
+    def __init__(self, run_dir: str, folder: Path) -> None:
+        self.run_dir, self.folder = run_dir, folder
+        self.receipt = receipts.read_receipt(run_dir) if run_dir else None
+        self.settings: FiguresSettings | None = receipts.settings_of(run_dir) if run_dir else None
+        self._stems = {name: content["file"] for name, content in read_yaml(paths.results_file()).items()}
+
+    @cached_property
+    def files(self) -> list[Path]:
+        """What the run made, in its order. InputError: a file has gone, or is of another run."""
+        if self.receipt is None:
+            return sorted(path for path in self.folder.iterdir() if path.suffix in (*DOWNLOADS, ".png"))
+        for name in self.receipt["outputs"]:
+            if not receipts.is_whole(self.run_dir, name):
+                raise InputError(
+                    f"{(paths.resolve(self.run_dir) / name).resolve()} is missing or was changed since it was made; "
+                    f"run `synthlib reproduce {self.settings.experiment}` again."
+                )
+        return [(paths.resolve(self.run_dir) / name).resolve() for name in self.receipt["outputs"]]
+
+    @cached_property
+    def numbers_file(self) -> Path:
+        """Its results.csv; of some results of an experiment only, the name says which."""
+        return next((path for path in self.files if path.name.startswith("results")), self.folder / "results.csv")
+
+    @cached_property
+    def lines(self) -> pd.DataFrame:
+        """Every number, as `numbers.read_numbers` gives it."""
+        return read_numbers(self.numbers_file)
+
+    @property
+    def results(self) -> list[str]:
+        """Which results it made."""
+        if self.settings is not None:
+            return list(self.settings.results)
+        owners = {self.owner(path) for path in self.files}
+        return [name for name in self._stems if name in owners]
+
+    def owner(self, path: Path) -> str:
+        """The result that a file belongs to: accuracy_by_trick_figure.png is of F2, not of T1; "" of none."""
+        mine = [(len(stem), name) for name, stem in self._stems.items() if f"{path.stem}_".startswith(f"{stem}_")]
+        return max(mine)[1] if mine else ""
+
+    def files_of(self, result: str, *suffixes: str) -> list[Path]:
+        """The files of a result that have one of some suffixes."""
+        return [path for path in self.files if path.suffix in suffixes and self.owner(path) == result]
+
+
+def figures_runs(experiment: str) -> list[FiguresRun]:
+    """The finished runs of 04_figures of an experiment, the last one first: of all results or, by --only, of some."""
+    places = paths.root() / "papermill_runs" / experiment / "04_figures"
+    found = []
+    for file in [places / receipts.RECEIPT, *places.glob(f"*/{receipts.RECEIPT}")]:
+        if file.is_file():
+            run_dir = paths.below_root(file.parent)
+            receipt = receipts.read_receipt(run_dir)
+            run = FiguresRun(run_dir, paths.resolve(receipt["parameters"]["figures_dir"]))
+            found.append((receipt["recorded"]["finished"], run_dir, run))
+    return [run for _, _, run in sorted(found, key=lambda one: one[:2], reverse=True)]
+
+
+def make_cards(runs: Sequence[FiguresRun], wanted: Iterable[str], note: str, reference: Path | None) -> list[Card]:
+    """A card for each result wanted, made by the last run that has it; a card without content where none has.
+
+    reference: the folder that numbers are compared with; None, or one that is not there, is none.
+    """
+    defined = read_yaml(paths.results_file())
+    known = reference is not None and reference.is_dir()
+    compared = {run.folder: compare_with_reference(run.folder, reference) for run in runs if known}
+    cards = []
+    for result in wanted:
+        run = next((run for run in runs if result in run.results), None)
+        what = {name: defined[result][name] for name in ("title", "claim")} | {"id": result}
+        if run is None:
+            cards.append(Card(**what, note=note, made=False))
+            continue
+        lines = run.lines[run.lines["result"] == result]
+        files = {path.name for path in run.files_of(result, ".csv")}
+        conditions = [(*condition, "")[:3] for condition in run.settings.conditions(result)] if run.settings else []
+        cards.append(
+            Card(
+                **what,
+                note=run.settings.note if run.settings else note,
+                made=True,
+                pictures=[_picture(path, **what) for path in run.files_of(result, ".png")],
+                tables=number_tables(lines),
+                not_run=_not_run(run, conditions, lines),
+                comparisons=[one for one in compared.get(run.folder, []) if one.file in files],
+                downloads=[as_download(path) for path in run.files_of(result, *DOWNLOADS)],
+                step=origin(run.run_dir) if run.run_dir else None,
+                steps=_steps(run, defined[result]["stage"], conditions),
+            )
+        )
+    return cards
+
+
+def _steps(run: FiguresRun, stage: str, conditions: Sequence[tuple[str, ...]]) -> list[Origin]:
+    """The finished steps behind a result; none of a folder without a receipt."""
+    folders = behind(run.run_dir, stage, conditions) if run.run_dir else []
+    return [step for step in map(origin, folders) if step is not None]
+
+
+def as_download(path: Path) -> Download:
+    """A file as a link."""
+    size = path.stat().st_size
+    href = path.name if size > EMBED_AT_MOST else data_uri(path.read_bytes(), path.name)
+    return Download(path.name, href, size / 1e3)
+
+
+def data_uri(data: bytes, name: str) -> str:
+    """Bytes as an address that needs no file; `name` says of which kind they are."""
+    kind = {".md": "text/markdown", ".tex": "text/x-tex", ".csv": "text/csv"}.get(Path(name).suffix)
+    kind = kind or mimetypes.guess_type(name)[0] or "application/octet-stream"
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def _picture(path: Path, id: str, title: str, claim: str) -> Picture:
+    data = path.read_bytes()
+    width, height = Image.open(io.BytesIO(data)).size
+    alt = f"Figure {id}: {title}, {path.stem.replace('_', ' ')}. {claim} Its numbers stand below it."
+    return Picture(data_uri(data, path.name), alt, round(width / PIXELS_ACROSS), round(height / PIXELS_ACROSS))
+
+
+def _not_run(run: FiguresRun, conditions: Sequence[tuple[str, ...]], lines: pd.DataFrame) -> list[str]:
+    """What a result should show and what nobody ran, with the reason: "digits: merged, resnet: why"."""
+    said = [
+        (condition[0], *condition[1].split("+"), *condition[2:], why)
+        for condition, why in (run.settings.why_not_run().items() if run.settings else ())
+        if (*condition, "")[:3] in conditions
+    ]
+    for line in lines[lines["status"].str.startswith("not run")].to_dict("records"):
+        who = stand_in(line | where_of(line["where"]))
+        said.append((*(who[name] for name in ("dataset", "trick", "setting", "architecture")), line["status"][9:]))
+    return list(dict.fromkeys(_sentence(*found) for found in said))
+
+
+def _sentence(dataset: str, trick: str, *rest: str) -> str:
+    return ": ".join([dataset, ", ".join(filter(None, (trick_label(trick), *rest[:-1]))), rest[-1]])

@@ -1,0 +1,342 @@
+"""The page: every number is that of results.csv, every step is accounted for, nothing is said that was not run."""
+
+import base64
+import json
+import shutil
+from dataclasses import asdict
+
+import pandas as pd
+import pytest
+from bs4 import BeautifulSoup
+from conftest import ROOT
+from pages import numbers_on, parse, read_lines, wrong_numbers
+
+from synthlib import cli, paths, receipts
+from synthlib.digests import notebook_digest, sha256_file
+from synthlib.inputs import InputError
+from synthlib.page.numbers import estimate_text, number_tables, number_text
+from synthlib.page.write import run_page, write_report
+from synthlib.runs.experiment import read_experiment
+from synthlib.runs.steps import plan_steps
+from synthlib.settings import SETTINGS
+
+REFERENCE = ROOT / "figures" / "reference"
+COMMITTED = ("pocket", "pocket_full")
+
+
+@pytest.fixture(scope="module", params=COMMITTED)
+def committed(request, tmp_path_factory):
+    """The page of a committed run: its soup, its name, and its results.csv."""
+    with pytest.MonkeyPatch.context() as patch:
+        root = own_folder(tmp_path_factory.mktemp("committed"), patch)
+        page = write_report(request.param, reference=True)
+        yield parse(page), request.param, root / "figures" / "reference" / request.param / "results.csv"
+    paths.root.cache_clear()
+
+
+def own_folder(root, patch):
+    """A root with the checkout's notebooks and experiments, its committed runs, and nothing run."""
+    for name in ("notebooks", "experiments", "synthlib"):
+        (root / name).symlink_to(ROOT / name)
+    (root / "figures").mkdir()
+    (root / "figures" / "reference").symlink_to(REFERENCE)
+    patch.setenv("SYNTHLIB_ROOT", str(root))
+    paths.root.cache_clear()
+    return root
+
+
+@pytest.fixture
+def pocket(own_root):
+    """Receipts of a whole run of pocket whose tables and figures are those of the reference; returns its planned steps.
+
+    What the steps before 04_figures made is not there, as after a clean-up of large files.
+    """
+    (own_root / "figures").mkdir()
+    (own_root / "figures" / "reference").symlink_to(REFERENCE)
+    steps = plan_steps(read_experiment("pocket"))
+    for number, step in enumerate(steps):
+        files = []
+        if step.notebook == "04_figures":
+            shutil.copytree(REFERENCE / "pocket", own_root / "figures" / "pocket")
+            files = sorted((own_root / "figures" / "pocket").iterdir())
+        else:
+            (folder := paths.resolve(step.run_dir)).mkdir(parents=True)
+            (folder / "made.txt").write_text(step.name)
+            files = [folder / "made.txt"]
+        finish(step.notebook, step.parameters, files, seconds=60 + number)
+    return steps
+
+
+def finish(notebook, parameters, files, seconds=60.0):
+    """The receipt that a notebook would have written."""
+    settings = asdict(SETTINGS[notebook](**parameters))
+    folder = paths.resolve(settings["run_dir"])
+    inputs = {name: value for name, value in receipts.input_digests(settings).items()}
+    made = {receipts.os.path.relpath(path, folder): path for path in files}
+    outputs = {name: {"bytes": path.stat().st_size, "sha256": sha256_file(path)} for name, path in made.items()}
+    recorded = {"finished": "2026-01-02T03:04:05Z", "seconds": seconds, "peak_memory_bytes": 1.5e9, "commit": "c0ffee",
+                "python": "3.11.7", "versions": {"torch": "2.14.1"}, "hardware": "two cores"}  # fmt: skip
+    receipt = {"notebook": notebook, "parameters": settings, "inputs": inputs, "code": notebook_digest(notebook),
+               "outputs": outputs, "recorded": recorded}  # fmt: skip
+    receipts.write_json(folder / receipts.RECEIPT, receipt)
+
+
+# --- numbers ----------------------------------------------------------------------------------------------------------
+
+
+def test_every_number_on_the_page_is_that_of_results_csv(committed):
+    soup, _, file = committed
+    assert len(numbers_on(soup)) > 100
+    assert wrong_numbers(soup, file) == []
+
+
+def test_every_number_of_a_table_is_on_the_page(committed):
+    soup, name, file = committed
+    shown = {number.line for number in numbers_on(soup)}
+    tables = {result.id for result in read_experiment(name).results if result.id.startswith("T")}
+    lines = {number: line for number, line in read_lines(file).items() if line["result"] in tables}
+    assert {line["result"] for line in lines.values()} == tables
+    assert set(lines) <= shown
+
+
+def test_the_check_would_find_a_number_that_was_changed_or_moved_to_another_row(committed):
+    soup, _, file = committed
+    page = str(soup)
+    cells = BeautifulSoup(page, "html.parser").select("#T1 td[data-line]")
+    first, second = cells[0], cells[4]
+    for old, new in (
+        (str(first), str(first).replace(first.get_text(), "99.9 [99.8, 100.0]")),
+        (f'data-line="{first["data-line"]}"', f'data-line="{second["data-line"]}"'),
+    ):
+        assert old in page
+        assert wrong_numbers(BeautifulSoup(page.replace(old, new), "html.parser"), file)
+
+
+def test_claims_counted_at_the_top_are_those_of_t4(committed):
+    soup, _, file = committed
+    lines = [line for line in read_lines(file).values() if line["result"] == "T4" and line["quantity"] == "p_holm"]
+    verdicts = [line["status"].partition(";")[0] for line in lines]
+    tile = next(dt for dt in soup.select(".tiles dt") if dt.get_text() == "claims tested").find_next("dd").get_text()
+    assert f"{verdicts.count('held')} of {len(lines)} held" in tile
+    assert f"{verdicts.count('undecided')} undecided" in tile
+    assert len(soup.select("#claims + .scroll td.verdict")) == len(lines)
+
+
+@pytest.mark.parametrize(
+    ("quantity", "value", "text"),
+    [
+        ("accuracy_percent", "43.3062", "43.3"),
+        ("difference_points", "-0.529101", "-0.5"),
+        ("gain_points", "18.4", "+18.4"),
+        ("correlation", "0.4949", "+0.49"),
+        ("p_holm", "0.00321", "0.0032"),
+        ("recall", "0.76153", "0.762"),
+        ("percent", "12.25", "12.2"),
+        ("p", "", ""),
+    ],
+)
+def test_numbers_have_the_digits_that_they_deserve(quantity, value, text):
+    assert number_text(quantity, value) == text
+
+
+def line(**given):
+    """A line of results.csv as text."""
+    empty = pd.read_csv(REFERENCE / "pocket" / "results.csv", nrows=0).columns
+    return dict.fromkeys(empty, "") | {"result": "T1", "file": "x", "quantity": "accuracy_percent", "line": 2} | given
+
+
+def test_one_replicate_has_no_interval_and_what_was_not_run_has_no_number():
+    assert estimate_text(line(value="50")) == "50.0"
+    assert estimate_text(line(value="50", low="40", high="60", method="t over 3 replicates")) == "50.0 [40.0, 60.0]"
+    assert estimate_text(line(status="not run: why")) == "not run"
+    again = line(quantity="difference_points", value="5", low="1", high="9", method="crossed bootstrap, 2000 draws")
+    assert estimate_text(again) == "[+1.0, +9.0]"
+
+
+def test_what_is_the_same_in_all_rows_is_said_once_and_modes_stand_side_by_side():
+    same, values = {"dataset": "digits", "n_replicates": "3"}, iter(["50", "60", "55", "65"])
+    lines = [
+        line(
+            **same,
+            trick=trick,
+            evaluation_mode=mode,
+            value=next(values),
+            line=2 + 2 * (trick == "merged") + (mode != "eval"),
+        )
+        for trick in ("base_class", "merged")
+        for mode in ("eval", "authors")
+    ]
+    (table,) = number_tables(pd.DataFrame(lines))
+    assert table.same == [("data set", "digits"), ("replicates", "3")]
+    assert table.headers == ["trick", "accuracy, %, eval mode", "accuracy, %, authors' mode"]
+    assert [[cell.text for cell in row] for row in table.rows] == [
+        ["base class", "50.0", "60.0"],
+        ["merged", "55.0", "65.0"],
+    ]
+    assert [cell.line for cell in table.rows[1]] == [None, 4, 5]
+
+
+def test_published_values_stand_beside_ours_with_their_source():
+    ours = line(trick="merged", evaluation_mode="authors", value="65", published="66.9", published_source="Table 2")
+    (table,) = number_tables(pd.DataFrame([ours]))
+    assert table.headers == ["trick", "accuracy, %", "published, %"]
+    assert [cell.text for cell in table.rows[0]] == ["merged", "65.0", "66.9 (Table 2)"]
+    (table,) = number_tables(pd.DataFrame([ours | {"published": "not available", "published_source": "not available"}]))
+    assert ("published values", "not available") in table.same and "published, %" not in table.headers
+
+
+def test_a_table_too_long_for_a_page_says_how_long_it_is():
+    lines = pd.DataFrame([line(where=f"epoch={n}", value=str(n), line=n) for n in range(200)])
+    (table,) = number_tables(lines)
+    assert table.rows == [] and table.n_rows == 200
+
+
+# --- a run ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_page_of_a_run_has_a_card_for_each_result_and_says_how_each_came_to_be(pocket, own_root):
+    soup = parse(write_report("pocket"))
+    wanted = [result.id for result in read_experiment("pocket").results]
+    assert [card["id"] for card in soup.select("article.card")] == wanted
+    assert wrong_numbers(soup, own_root / "figures" / "pocket" / "results.csv") == []
+    for card in soup.select("article.card"):
+        assert "Miniature" in card.select_one(".stand-in").get_text()
+        steps = [a.get_text() for a in card.select("details table a") if a["href"].startswith("#step-")]
+        planned = plan_steps(read_experiment("pocket"), [card["id"]])
+        assert set(steps) == {step.name for step in planned if step.notebook != "04_figures"}, card["id"]
+        drawer = card.select_one("details:has(dl)").get_text(" ")
+        for fact in ("c0ffee", "two cores", "torch 2.14.1", "Python 3.11.7", "04_figures", "2026-01-02 03:04:05 UTC"):
+            assert fact in drawer, (card["id"], fact)
+    drawers = soup.select("#steps ~ details")
+    assert [one.summary.get_text().partition(",")[0] for one in drawers] == sorted(step.name for step in pocket)
+    ids = {element["id"] for element in soup.select("[id]")}
+    assert {a["href"][1:] for a in soup.select('a[href^="#"]')} <= ids
+    one = next(one for one in drawers if "03_eval/digits-merged-resnet" in one.summary.get_text())
+    receipt = receipts.read_receipt("papermill_runs/pocket/03_eval/digits-merged-resnet")
+    for digest in (
+        *receipt["inputs"].values(),
+        receipt["code"],
+        *(made["sha256"] for made in receipt["outputs"].values()),
+    ):
+        assert str(digest) in one.get_text(), digest
+    tiles = {dt.get_text(): dt.find_next("dd").get_text() for dt in soup.select(".tiles dt")}
+    minutes = sum(60 + number for number in range(len(pocket))) / 60
+    assert tiles["took"] == f"{minutes:.1f} minutes, those of all {len(pocket)} steps added up"
+    assert tiles["tables and figures made"] == f"{len(wanted)} of {len(wanted)}"
+
+
+def test_equal_numbers_are_the_same_as_the_reference_and_others_are_told(pocket, own_root):
+    cards = {card.id: card for card in run_page("pocket").cards}
+    assert {card.verdict for name, card in cards.items() if name != "F1"} == {"same"} and cards["F1"].verdict == ""
+    file = own_root / "figures" / "pocket" / "accuracy_by_trick.csv"
+    file.write_text(file.read_text().replace("base_class", "base_klass"))
+    figures = pocket[-1]
+    finish("04_figures", figures.parameters, sorted((own_root / "figures" / "pocket").iterdir()))
+    soup = parse(write_report("pocket"))
+    assert "≠ differs" in soup.select_one("#T1").get_text() and "base_klass" in soup.select_one("#T1").get_text()
+    assert "= same" in soup.select_one("#T2").get_text()
+
+
+def test_the_files_behind_a_card_are_in_the_page(pocket, own_root):
+    soup = parse(write_report("pocket"))
+    for result in read_experiment("pocket").results:
+        links = {a["download"]: a["href"] for a in soup.select(f"#{result.id} .downloads a")}
+        if result.id != "F1":
+            assert f"{result.file}.csv" in links
+        for name, href in links.items():
+            there = (own_root / "figures" / "pocket" / name).read_bytes()
+            assert base64.b64decode(href.partition(";base64,")[2]) == there, name
+    assert soup.select_one('.tiles a[download="results.csv"]')["href"].startswith("data:text/csv;base64,")
+
+
+def test_a_file_that_was_changed_after_its_receipt_is_not_shown(pocket, own_root, capsys):
+    (own_root / "figures" / "pocket" / "results.csv").write_text("result,value\nT1,99\n")
+    assert cli.main(["report", "pocket"]) == 2
+    said = capsys.readouterr().err
+    assert "results.csv is missing or was changed" in said and "synthlib reproduce pocket" in said
+    assert said.count("\n") == 1
+
+
+def test_without_a_finished_run_the_command_says_what_to_run(own_root, capsys):
+    assert cli.main(["report", "pocket"]) == 2
+    assert "run `synthlib reproduce pocket` first" in capsys.readouterr().err
+    assert cli.main(["report", "pockett"]) == 2
+    assert "did you mean 'pocket'" in capsys.readouterr().err
+    assert cli.main(["report", "colab", "--reference"]) == 2
+    assert "no committed run of colab" in capsys.readouterr().err
+
+
+def test_a_result_that_only_a_part_of_a_run_made_is_shown_and_the_others_are_not_made(pocket, own_root):
+    """reproduce --only T1 leaves a run of its own."""
+    whole = pocket[-1]
+    shutil.rmtree(paths.resolve(whole.run_dir))
+    part = plan_steps(read_experiment("pocket"), ["T1"])[-1]
+    folder = own_root / "figures" / "pocket"
+    lines = (folder / "results.csv").read_text().splitlines(keepends=True)
+    (folder / "results.csv").unlink()
+    (folder / "results_T1.csv").write_text("".join([lines[0], *(line for line in lines if line.startswith("T1,"))]))
+    finish("04_figures", part.parameters, [folder / "accuracy_by_trick.csv", folder / "results_T1.csv"])
+    soup = parse(write_report("pocket"))
+    assert wrong_numbers(soup, folder / "results_T1.csv") == [] and soup.select("#T1 td.number")
+    assert "synthlib reproduce pocket --only T2" in soup.select_one("#T2").get_text()
+    assert "1 of 10" in soup.select_one(".tiles").get_text()
+
+
+def test_html_in_names_prompts_and_notes_is_text_on_the_page(pocket, own_root, monkeypatch):
+    evil = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&"
+    from synthlib.page import gallery, write
+
+    picture = gallery.Picture("data:image/png;base64,AA", evil, evil, 7.5, 2**64 - 1, evil)
+    rows = [gallery.ClassRow(evil, [[picture], [picture]])]
+    mistake = gallery.Mistake(picture, evil, evil, 99.5, 0.1)
+    monkeypatch.setattr(write, "galleries", lambda *_: [gallery.Gallery(evil, [evil, "merged"], rows, 1, evil)])
+    monkeypatch.setattr(
+        write, "mistakes", lambda *_: [gallery.Mistakes(evil, evil, 1, 2, [mistake], [mistake], "x", evil)]
+    )
+    file = own_root / "figures" / "pocket" / "results.csv"
+    text = file.read_text().replace("class=three", f"class={evil.replace(chr(34), '')}")
+    assert text != file.read_text()
+    file.write_text(text)
+    parameters = pocket[-1].parameters | {"note": evil}
+    finish("04_figures", parameters, sorted((own_root / "figures" / "pocket").iterdir()))
+    page = write_report("pocket")
+    html, soup = page.read_text(), parse(page)
+    assert "<script>alert" not in html and "<img src=x" not in html
+    assert len(soup.select("script")) == 1 and not soup.select("[onerror]")
+    for place in ("#gallery ~ .card h3", "#gallery ~ .card h4", ".cell > p", "#T1 .stand-in"):
+        assert evil in soup.select_one(place).get_text(), place
+    captions = [caption.get_text() for caption in soup.select(".picture figcaption")]
+    assert all(evil in caption and str(2**64 - 1) in caption for caption in captions) and len(captions) == 4
+    assert any("onerror" in cell.get_text() for cell in soup.select("#F8 td"))
+
+
+def test_the_page_asks_for_nothing_and_allows_no_script_but_its_own(pocket):
+    soup = parse(write_report("pocket"))
+    assert not soup.select("link[rel=stylesheet], iframe, object, script[src]")
+    for element in soup.select("[src]"):
+        assert element["src"].startswith("data:")
+    policy = soup.select_one("meta[http-equiv=Content-Security-Policy]")["content"]
+    assert policy.startswith("default-src 'none'; img-src data:") and "script-src 'sha256-" in policy
+    assert all(image["alt"] for image in soup.select("img"))
+
+
+def test_the_index_leads_to_every_page(pocket, own_root):
+    write_report("pocket")
+    write_report("pocket_full", reference=True)
+    index = own_root / "figures" / "index.html"
+    links = [a["href"] for a in parse(index).select("h2 a")]
+    assert links == ["pocket/report.html", "pocket_full/reference.html"]
+    assert all((index.parent / link).is_file() for link in links)
+    (own_root / "figures" / "pocket_full" / "reference.html").unlink()
+    write_report("pocket")
+    assert [a["href"] for a in parse(index).select("h2 a")] == ["pocket/report.html"]
+    said = json.loads((own_root / "figures" / "pocket" / "report.json").read_text())
+    assert said["made"] == said["results"] == 10 and sum(said["verdicts"].values()) == 9
+
+
+def test_a_page_without_receipts_names_the_command_that_makes_them(committed):
+    soup, name, _ = committed
+    assert f"synthlib reproduce {name}" in soup.select_one("main").get_text()
+    assert not soup.select("details:has(dl)")
+    with pytest.raises(InputError, match="no finished run"):
+        run_page(name)
