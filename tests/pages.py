@@ -1,13 +1,22 @@
-"""What a page says, read back from its HTML: every number in its tables, and whether results.csv says the same."""
+"""For tests of the page: receipts to make one of, and what it says, read back from its HTML and held against results.csv."""
 
 import csv
+import os
 import re
-from dataclasses import dataclass
+import shutil
+from dataclasses import asdict, dataclass
 
+import nbformat
 from bs4 import BeautifulSoup
+from conftest import ROOT
 
-from synthlib.settings import BEST_MODE
+from synthlib import paths, receipts
+from synthlib.digests import notebook_digest, sha256_file
+from synthlib.runs.experiment import read_experiment
+from synthlib.runs.steps import plan_steps
+from synthlib.settings import BEST_MODE, SETTINGS
 
+REFERENCE = ROOT / "figures" / "reference"
 NUMBER = re.compile(r"[+-]?\d+(?:\.\d+)?(?:e[+-]?\d+)?")
 MODES = {
     "eval mode": "eval",
@@ -116,3 +125,55 @@ def _odd_words(shown, line):
 
 def _plain(text):
     return text.replace("_", " ").replace(", full (3n images)", " full")
+
+
+# --- something to show ------------------------------------------------------------------------------------------------
+
+
+def own_folder(root, patch):
+    """A root with the checkout's notebooks and experiments, its committed runs, and nothing run."""
+    for name in ("notebooks", "experiments", "synthlib"):
+        (root / name).symlink_to(ROOT / name)
+    patch.setenv("SYNTHLIB_ROOT", str(root))
+    paths.root.cache_clear()
+    link_reference(root)
+    return root
+
+
+def link_reference(root):
+    (root / "figures").mkdir()
+    (root / "figures" / "reference").symlink_to(REFERENCE)
+
+
+def pretend_pocket(root):
+    """Receipts of a whole run of pocket whose tables and figures are those of the reference; returns its planned steps.
+
+    What the steps before 04_figures made is not there, as after a clean-up of large files; each has an executed page.
+    """
+    if not (root / "figures").exists():
+        link_reference(root)
+    steps = plan_steps(read_experiment("pocket"))
+    for number, step in enumerate(steps):
+        (folder := paths.resolve(step.run_dir)).mkdir(parents=True)
+        if step.notebook == "04_figures":
+            shutil.copytree(REFERENCE / "pocket", root / "figures" / "pocket")
+            files = sorted((root / "figures" / "pocket").iterdir())
+        else:
+            (folder / "made.txt").write_text(step.name)
+            files = [folder / "made.txt"]
+        finish(step.notebook, step.parameters, files, seconds=60 + number)
+        nbformat.write(nbformat.read(paths.notebook(step.notebook), as_version=4), folder / "executed.ipynb")
+    return steps
+
+
+def finish(notebook, parameters, files, seconds=60.0):
+    """The receipt that a notebook would have written."""
+    settings = asdict(SETTINGS[notebook](**parameters))
+    folder = paths.resolve(settings["run_dir"])
+    made = {os.path.relpath(path, folder): path for path in files}
+    outputs = {name: {"bytes": path.stat().st_size, "sha256": sha256_file(path)} for name, path in made.items()}
+    recorded = {"finished": "2026-01-02T03:04:05Z", "seconds": seconds, "peak_memory_bytes": 1.5e9, "commit": "c0ffee",
+                "python": "3.11.7", "versions": {"torch": "2.14.1"}, "hardware": "two cores"}  # fmt: skip
+    receipt = {"notebook": notebook, "parameters": settings, "inputs": receipts.input_digests(settings),
+               "code": notebook_digest(notebook), "outputs": outputs, "recorded": recorded}  # fmt: skip
+    receipts.write_json(folder / receipts.RECEIPT, receipt)

@@ -3,24 +3,19 @@
 import base64
 import json
 import shutil
-from dataclasses import asdict
 
 import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
-from conftest import ROOT
-from pages import numbers_on, parse, read_lines, wrong_numbers
+from pages import REFERENCE, finish, numbers_on, own_folder, parse, pretend_pocket, read_lines, wrong_numbers
 
 from synthlib import cli, paths, receipts
-from synthlib.digests import notebook_digest, sha256_file
 from synthlib.inputs import InputError
 from synthlib.page.numbers import estimate_text, number_tables, number_text
 from synthlib.page.write import run_page, write_report
 from synthlib.runs.experiment import read_experiment
 from synthlib.runs.steps import plan_steps
-from synthlib.settings import SETTINGS
 
-REFERENCE = ROOT / "figures" / "reference"
 COMMITTED = ("pocket", "pocket_full")
 
 
@@ -34,51 +29,10 @@ def committed(request, tmp_path_factory):
     paths.root.cache_clear()
 
 
-def own_folder(root, patch):
-    """A root with the checkout's notebooks and experiments, its committed runs, and nothing run."""
-    for name in ("notebooks", "experiments", "synthlib"):
-        (root / name).symlink_to(ROOT / name)
-    (root / "figures").mkdir()
-    (root / "figures" / "reference").symlink_to(REFERENCE)
-    patch.setenv("SYNTHLIB_ROOT", str(root))
-    paths.root.cache_clear()
-    return root
-
-
 @pytest.fixture
 def pocket(own_root):
-    """Receipts of a whole run of pocket whose tables and figures are those of the reference; returns its planned steps.
-
-    What the steps before 04_figures made is not there, as after a clean-up of large files.
-    """
-    (own_root / "figures").mkdir()
-    (own_root / "figures" / "reference").symlink_to(REFERENCE)
-    steps = plan_steps(read_experiment("pocket"))
-    for number, step in enumerate(steps):
-        files = []
-        if step.notebook == "04_figures":
-            shutil.copytree(REFERENCE / "pocket", own_root / "figures" / "pocket")
-            files = sorted((own_root / "figures" / "pocket").iterdir())
-        else:
-            (folder := paths.resolve(step.run_dir)).mkdir(parents=True)
-            (folder / "made.txt").write_text(step.name)
-            files = [folder / "made.txt"]
-        finish(step.notebook, step.parameters, files, seconds=60 + number)
-    return steps
-
-
-def finish(notebook, parameters, files, seconds=60.0):
-    """The receipt that a notebook would have written."""
-    settings = asdict(SETTINGS[notebook](**parameters))
-    folder = paths.resolve(settings["run_dir"])
-    inputs = {name: value for name, value in receipts.input_digests(settings).items()}
-    made = {receipts.os.path.relpath(path, folder): path for path in files}
-    outputs = {name: {"bytes": path.stat().st_size, "sha256": sha256_file(path)} for name, path in made.items()}
-    recorded = {"finished": "2026-01-02T03:04:05Z", "seconds": seconds, "peak_memory_bytes": 1.5e9, "commit": "c0ffee",
-                "python": "3.11.7", "versions": {"torch": "2.14.1"}, "hardware": "two cores"}  # fmt: skip
-    receipt = {"notebook": notebook, "parameters": settings, "inputs": inputs, "code": notebook_digest(notebook),
-               "outputs": outputs, "recorded": recorded}  # fmt: skip
-    receipts.write_json(folder / receipts.RECEIPT, receipt)
+    """The planned steps of a whole run of pocket, see `pages.pretend_pocket`."""
+    return pretend_pocket(own_root)
 
 
 # --- numbers ----------------------------------------------------------------------------------------------------------

@@ -198,9 +198,8 @@ def test_one_cell_and_one_result_run_only_what_they_need(tmp_path):
 def test_a_second_reproduction_from_scratch_gives_the_same_bytes(finished, tmp_path):
     kit = copy_checkout(tmp_path / "kit")
     synthlib(kit, "reproduce", "tiny", "--cores", "1")
-    assert files(kit, TABLES, SHARDS, MODELS, "figures/tiny/*") == files(
-        finished, TABLES, SHARDS, MODELS, "figures/tiny/*"
-    )
+    made = (TABLES, SHARDS, MODELS, "figures/tiny/*.md", "figures/tiny/*.tex")
+    assert files(kit, *made) == files(finished, *made)
 
 
 def test_kill_9_of_everything_at_random_moments_then_the_same_bytes(finished, tmp_path):
@@ -387,9 +386,13 @@ def test_a_notebook_run_too_early_names_the_one_to_run_first(tmp_path):
 
 
 def test_smoke_makes_every_result_and_no_cell_is_empty(tmp_path):
-    """Also: a result's file that is gone is made again by its step alone, and every number is in results.csv."""
+    """Also: a result's file that is gone is made again by its step alone, and every number is in results.csv.
+
+    And the page shows all of it, by numbers that are those of results.csv.
+    """
     import pandas as pd
     import yaml
+    from pages import parse, wrong_numbers
 
     kit = copy_checkout(tmp_path / "kit")
     synthlib(kit, "reproduce", "smoke")
@@ -425,6 +428,18 @@ def test_smoke_makes_every_result_and_no_cell_is_empty(tmp_path):
     numbers = pd.read_csv(figures / "results.csv", low_memory=False)
     assert set(numbers["result"]) == set(defined) - {"F1"}  # which is pictures
     assert numbers.loc[numbers["quantity"] == "accuracy_percent", "run_dir"].notna().any()
+
+    soup = parse(figures / "report.html")
+    assert wrong_numbers(soup, figures / "results.csv") == []
+    assert [card["id"] for card in soup.select("article.card")] == results
+    for card in soup.select("article.card"):
+        assert card.select(".figure img" if card["id"].startswith("F") else "td.number"), card["id"]
+    captions = [caption.get_text(" ") for caption in soup.select("#gallery ~ .card figcaption")]
+    assert len([text for text in captions if "guidance" in text and "seed" in text]) >= 10 * 5
+    assert len(soup.select("#mistakes ~ .card figure")) == 20
+    pages = {a["href"] for a in soup.select('a[href^="pages/"]')}
+    assert len(pages) == len(list((kit / "papermill_runs/smoke").glob("*/*/receipt.json")))
+    assert all((figures / page).is_file() for page in pages)
 
     lost = figures / "guidance.png"
     lost.unlink()

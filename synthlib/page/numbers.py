@@ -194,7 +194,9 @@ def stand_in(who: dict[str, str]) -> dict[str, str]:
 
 
 def _is_repeated(name: str, rows: list[_Row]) -> bool:
-    """Whether a column says what others say: of settings, such as init=scratch, where there is a column init."""
+    """Whether a column says what others say: numbers of seeds if each is that of replicates, init=scratch beside init."""
+    if name.endswith("_seeds"):
+        return all(row.who.get(name, "") == row.who["n_replicates"] for row in rows)
     if name != "setting":
         return name in REPEATED
     settings = [(row.who["setting"].partition("="), row.who) for row in rows if row.who["setting"]]
