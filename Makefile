@@ -4,7 +4,7 @@ VENV ?= .venv
 EXPERIMENT ?= pocket
 BIN = $(VENV)/bin
 
-.PHONY: setup reproduce test test-all lint lab reference badges clean
+.PHONY: setup reproduce test test-all lint lab reference picture badges clean
 reproduce: setup
 	$(BIN)/synthlib reproduce $(EXPERIMENT)
 
@@ -19,13 +19,17 @@ lint: setup
 	$(BIN)/ruff format --check .
 
 lab: setup
-	$(BIN)/jupyter lab notebooks
+	$(BIN)/jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks/01_generate.ipynb
 
 # Commit a finished run as the one that others are compared with.
 reference: setup
 	$(BIN)/synthlib reproduce $(EXPERIMENT)
 	mkdir -p figures/reference/$(EXPERIMENT)
 	cp figures/$(EXPERIMENT)/*.png figures/$(EXPERIMENT)/*.csv figures/$(EXPERIMENT)/*.md figures/reference/$(EXPERIMENT)
+
+# The picture of a page in the README, of a finished run.
+picture:
+	chromium --headless --no-sandbox --disable-gpu --hide-scrollbars --window-size=1400,1300 --screenshot=$(CURDIR)/docs/page.png file://$(CURDIR)/figures/pocket_full/report.html 2>/dev/null
 
 badges: setup
 	$(BIN)/python notebooks/write_badges.py
@@ -40,4 +44,4 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf papermill_runs figures/pocket figures/smoke figures/tiny
+	rm -rf papermill_runs figures/pocket figures/smoke figures/tiny figures/index.html

@@ -186,6 +186,17 @@ def test_the_storage_benchmark_counts_whole_shards(run):
         assert 0.8 * 32768 < found["latents_bytes"] < 1.05 * 32768
 
 
+@pytest.mark.browser
+def test_the_page_benchmark_opens_a_page_beside_a_blank_one(run, tmp_path):
+    (tmp_path / "report.html").write_text("<!DOCTYPE html><title>x</title><p>" + 1000 * "x ")
+    result = run("bench_page", "--page", str(tmp_path / "report.html"), "--repeats", "2")
+    check_described(result, "bench_page")
+    assert result["page_mb"] == pytest.approx((tmp_path / "report.html").stat().st_size / 1e6, rel=0.01)
+    for name in ("desk", "phone"):
+        check_spread(result["seconds"][f"page, {name}"], 2)
+        check_spread(result["page_over_blank"][name], 2)
+
+
 def test_every_benchmark_has_a_result_whose_figures_the_page_shows():
     page = (FOLDER / "README.md").read_text(encoding="utf-8")
     assert {result["benchmark"] for result in RESULTS.values()} == {
@@ -207,6 +218,11 @@ def test_every_benchmark_has_a_result_whose_figures_the_page_shows():
         assert f"| {name} | {row['steps_per_epoch']} | {' | '.join(shown)} |" in page
     for size in plan["sizes"]:
         assert f"| {size['rows']:,} | {size['seconds']:.2f} | {size['rows_per_second'] / 1e6:.2f} |" in page
+    opened = RESULTS["bench_page"]
+    for name in ("desk", "phone"):
+        found, ratio = opened["seconds"][f"page, {name}"], opened["page_over_blank"][name]
+        assert f"| {name} | {found['median']:.2f} ({found['min']:.2f} to {found['max']:.2f}) |" in page
+        assert f"| {ratio['median']:.1f} ({ratio['min']:.1f} to {ratio['max']:.1f}) |" in page
     assert "No GPU was at hand" in page and RESULTS["bench_sd15_gpu_toy_cpu"]["toy"] is True
 
 

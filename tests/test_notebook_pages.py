@@ -30,7 +30,7 @@ def png():
 
 def shown(*outputs, source="print(1)  # one"):
     """A notebook of a title, a bullet and one cell with some outputs."""
-    links = "[T1](../figures/pocket/report.html#T1) [next](02_train.ipynb) [paper](https://arxiv.org/abs/1)"
+    links = "[T1](../figures/pocket/report.html#T1) [T5](../figures/x/report.html#T5) [next](02_train.ipynb) [paper](https://arxiv.org/abs/1)"
     cells = [
         new_markdown_cell(f"# 03 · Evaluate\n\nWhat it does. {BADGE} {links}\n\n| a | b |\n|---|---|\n| 1 | 2 |"),
         new_markdown_cell("- **T1**, accuracy by trick: with intervals."),
@@ -71,6 +71,7 @@ def test_one_title_and_links_both_ways(run):
     bar = {link.text: link["href"] for link in soup.select("header a")}
     assert bar == {"‹ Pocket <1>": "../report.html", "T1": "../report.html#T1", "F2": "../report.html#F2"}
     inside = {link.text: link["href"] for link in soup.select("main a")}
+    assert "T5" not in inside  # which this run does not feed
     assert inside["T1"] == "../report.html#T1" and inside["paper"] == "https://arxiv.org/abs/1"
     assert "next" not in inside and "next" in soup.main.text
 

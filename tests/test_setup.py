@@ -11,6 +11,8 @@ from conftest import ROOT
 from packaging.requirements import Requirement
 from packaging.version import Version
 
+from synthlib.runs.experiment import read_experiment, read_results
+
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PINS = {
@@ -137,3 +139,16 @@ def test_the_readmes_table_is_the_reference_runs():
 def test_json_records_are_well_formed():
     for path in [*ROOT.glob("synthlib/**/*.json"), *ROOT.glob("benchmarks/**/*.json")]:
         json.loads(path.read_text())
+
+
+def test_links_of_notebooks_to_cards_lead_to_results_that_the_experiment_makes():
+    links = [
+        (path.stem, *link)
+        for path in NOTEBOOKS
+        for link in re.findall(r"\.\./figures/(\w+)/report\.html#(\w+)", path.read_text(encoding="utf-8"))
+    ]
+    assert {name for name, _, _ in links} == {path.stem for path in NOTEBOOKS}
+    assert {card for name, _, card in links if name == "04_figures"} == set(read_results())
+    for name, experiment, card in links:
+        made = {result.id for result in read_experiment(experiment).results}
+        assert card in made | {"gallery", "mistakes"}, (name, experiment, card)

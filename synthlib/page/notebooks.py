@@ -37,6 +37,7 @@ ATTRIBUTES = {"a": ["href"], "img": ["src", "alt", "width", "height"], "span": [
 ATTRIBUTES["*"] = ["class", "title", "colspan", "rowspan", "scope", "start"]
 NO_WIDGETS = re.compile(r"^.*TqdmWarning: IProgress not found.*\n?(?:^  from \.autonotebook.*\n?)?", re.MULTILINE)
 REPORT = re.compile(r"(?:[\w.-]+/)*report\.html(#[\w.-]*)?")
+SECTIONS = ("gallery", "mistakes")  # of a report, beside its cards
 PHONE = 42  # characters of code that a line of a phone holds
 
 
@@ -120,6 +121,9 @@ def _page(notebook: bytes, run_dir: str, title: str, feeds: list[str], source: s
 
     template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     body = _body(notebook)
+    for link in body.select('a[href^="../report.html#"]'):
+        if link["href"].partition("#")[2] not in (*feeds, *SECTIONS):  # a card of another experiment
+            link.unwrap()
     return template.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         title=title,
         step=" · ".join(_parts(run_dir)),
