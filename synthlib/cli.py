@@ -98,7 +98,8 @@ def _reproduce(options: argparse.Namespace) -> None:
     print(compare.summary_text(figures, compare.compare_with_reference(figures, paths.reference_dir(experiment.name))))
     print(f"\nTables and figures: {os.path.relpath(figures)}")
     page = paths.report_file(experiment.name)
-    if ran or not page.is_file():
+    made = max((file.stat().st_mtime for file in paths.figures_receipts(experiment.name)), default=0.0)
+    if ran or not page.is_file() or page.stat().st_mtime < made:
         from synthlib.page.write import write_report
 
         write_report(experiment.name)

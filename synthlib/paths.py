@@ -107,6 +107,12 @@ def report_file(experiment: str) -> Path:
     return figures_dir(experiment) / "report.html"
 
 
+def figures_receipts(experiment: str) -> list[Path]:
+    """The receipts of an experiment's runs of 04_figures, by hand without a folder of its own."""
+    folder = root() / "papermill_runs" / experiment / "04_figures"
+    return [path for path in [folder / "receipt.json", *sorted(folder.glob("*/receipt.json"))] if path.is_file()]
+
+
 def referee_weights() -> Path:
     """The network behind the feature space pocket-referee-v1."""
     return package() / "pocket" / "referee.safetensors"

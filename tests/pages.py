@@ -112,7 +112,7 @@ def _rounds_to(value, text):
 def _odd_words(shown, line):
     """Words of the row or header that the line does not say."""
     mode = next((mode for words, mode in sorted(MODES.items(), reverse=True) if shown.header.endswith(words)), "")
-    if mode and line["evaluation_mode"] not in (mode, ""):
+    if mode and line["evaluation_mode"] != mode:
         yield f"the mode is {line['evaluation_mode']}"
     where = [part.partition("=")[2] for part in re.split(r"; (?=\w+=)", line["where"])]
     known = {_plain(text) for text in (*line.values(), *where, *line["status"].split("; "))}

@@ -14,7 +14,7 @@ from PIL import Image
 from synthlib import paths, receipts
 from synthlib.inputs import InputError, read_yaml
 from synthlib.page.numbers import NumberTable, number_tables, read_numbers, stand_in, where_of
-from synthlib.page.origins import Origin, behind, origin
+from synthlib.page.origins import Origin, behind, lost, origin
 from synthlib.results import trick_label
 from synthlib.results.compare import Comparison, compare_with_reference
 from synthlib.settings import FiguresSettings
@@ -60,6 +60,18 @@ class Card:
     downloads: list[Download] = field(default_factory=list)
     step: Origin | None = None
     steps: list[Origin] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)  # folders of steps behind it whose receipts are gone
+    is_empty: bool = False  # nothing of what it should show was run
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """Folder -> digest of what was read of it, as the receipts of the steps after it say."""
+        return dict(pair for step in filter(None, [*self.steps, self.step]) for pair in step.inputs)
+
+    @property
+    def changed(self) -> list[str]:
+        """Steps behind it, or itself, of which an input was made again after they had read it."""
+        return [step.name for step in filter(None, [*self.steps, self.step]) if step.changed]
 
     @property
     def verdict(self) -> str:
@@ -70,7 +82,7 @@ class Card:
     @property
     def in_part(self) -> bool:
         """Whether something that it should show was not run."""
-        return self.made and bool(self.not_run)
+        return self.made and bool(self.not_run) and not self.is_empty
 
 
 class FiguresRun:
@@ -80,19 +92,14 @@ class FiguresRun:
         self.run_dir, self.folder = run_dir, folder
         self.receipt = receipts.read_receipt(run_dir) if run_dir else None
         self.settings: FiguresSettings | None = receipts.settings_of(run_dir) if run_dir else None
+        self.finished = self.receipt["recorded"]["finished"] if self.receipt else ""
         self._stems = {name: content["file"] for name, content in read_yaml(paths.results_file()).items()}
 
     @cached_property
     def files(self) -> list[Path]:
-        """What the run made, in its order. InputError: a file has gone, or is of another run."""
+        """What the run made, in its order."""
         if self.receipt is None:
             return sorted(path for path in self.folder.iterdir() if path.suffix in (*DOWNLOADS, ".png"))
-        for name in self.receipt["outputs"]:
-            if not receipts.is_whole(self.run_dir, name):
-                raise InputError(
-                    f"{(paths.resolve(self.run_dir) / name).resolve()} is missing or was changed since it was made; "
-                    f"run `synthlib reproduce {self.settings.experiment}` again."
-                )
         return [(paths.resolve(self.run_dir) / name).resolve() for name in self.receipt["outputs"]]
 
     @cached_property
@@ -102,8 +109,20 @@ class FiguresRun:
 
     @cached_property
     def lines(self) -> pd.DataFrame:
-        """Every number, as `numbers.read_numbers` gives it."""
+        """Every number, as `numbers.read_numbers` gives it. InputError as `require_whole`."""
+        self.require_whole([self.numbers_file])
         return read_numbers(self.numbers_file)
+
+    def require_whole(self, files: Iterable[Path]) -> None:
+        """InputError for a file of the run that has gone, or whose bytes are not those that it made."""
+        whole = {} if self.receipt is None else self.receipt["outputs"]
+        names = {(paths.resolve(self.run_dir) / name).resolve(): name for name in whole}
+        for file in files:
+            if self.receipt is not None and not receipts.is_whole(self.run_dir, names.get(file, "")):
+                raise InputError(
+                    f"{paths.below_root(file)} is missing or was changed since it was made; remove "
+                    f"{self.run_dir}/{receipts.RECEIPT} and run `synthlib reproduce {self.settings.experiment}` to make it again."
+                )
 
     @property
     def results(self) -> list[str]:
@@ -124,16 +143,22 @@ class FiguresRun:
 
 
 def figures_runs(experiment: str) -> list[FiguresRun]:
-    """The finished runs of 04_figures of an experiment, the last one first: of all results or, by --only, of some."""
-    places = paths.root() / "papermill_runs" / experiment / "04_figures"
-    found = []
-    for file in [places / receipts.RECEIPT, *places.glob(f"*/{receipts.RECEIPT}")]:
-        if file.is_file():
-            run_dir = paths.below_root(file.parent)
-            receipt = receipts.read_receipt(run_dir)
-            run = FiguresRun(run_dir, paths.resolve(receipt["parameters"]["figures_dir"]))
-            found.append((receipt["recorded"]["finished"], run_dir, run))
-    return [run for _, _, run in sorted(found, key=lambda one: one[:2], reverse=True)]
+    """The finished runs of 04_figures of an experiment, the last one first: of all results or, by --only, of some.
+
+    Those of older code with other parameters are left out. InputError: there are only such ones.
+    """
+    found, older = [], None
+    for file in paths.figures_receipts(experiment):
+        run_dir = paths.below_root(file.parent)
+        try:
+            folder = receipts.settings_of(run_dir).figures_dir
+        except InputError as error:
+            older = error
+            continue
+        found.append(FiguresRun(run_dir, paths.resolve(folder)))
+    if older and not found:
+        raise older
+    return sorted(found, key=lambda run: (run.finished, run.run_dir), reverse=True)
 
 
 def make_cards(runs: Sequence[FiguresRun], wanted: Iterable[str], note: str, reference: Path | None) -> list[Card]:
@@ -152,29 +177,34 @@ def make_cards(runs: Sequence[FiguresRun], wanted: Iterable[str], note: str, ref
             cards.append(Card(**what, note=note, made=False))
             continue
         lines = run.lines[run.lines["result"] == result]
-        files = {path.name for path in run.files_of(result, ".csv")}
+        run.require_whole(run.files_of(result, ".png", *DOWNLOADS))
         conditions = [(*condition, "")[:3] for condition in run.settings.conditions(result)] if run.settings else []
+        unrun = {(*condition, "")[:3] for condition in run.settings.why_not_run()} if run.settings else set()
+        steps, gone = _steps(run, defined[result]["stage"], conditions)
+        tables = number_tables(lines)
         cards.append(
             Card(
                 **what,
                 note=run.settings.note if run.settings else note,
                 made=True,
-                pictures=[_picture(path, **what) for path in run.files_of(result, ".png")],
-                tables=number_tables(lines),
+                pictures=[_picture(path, **what, below=tables) for path in run.files_of(result, ".png")],
+                tables=tables,
                 not_run=_not_run(run, conditions, lines),
-                comparisons=[one for one in compared.get(run.folder, []) if one.file in files],
+                comparisons=[one for one in compared.get(run.folder, []) if run.owner(Path(one.file)) == result],
                 downloads=[as_download(path) for path in run.files_of(result, *DOWNLOADS)],
                 step=origin(run.run_dir) if run.run_dir else None,
-                steps=_steps(run, defined[result]["stage"], conditions),
+                steps=steps,
+                lost=gone,
+                is_empty=bool(conditions) and unrun.issuperset(conditions),
             )
         )
     return cards
 
 
-def _steps(run: FiguresRun, stage: str, conditions: Sequence[tuple[str, ...]]) -> list[Origin]:
-    """The finished steps behind a result; none of a folder without a receipt."""
+def _steps(run: FiguresRun, stage: str, conditions: Sequence[tuple[str, ...]]) -> tuple[list[Origin], list[str]]:
+    """The finished steps behind a result, and the folders of those that are gone; none of a folder without a receipt."""
     folders = behind(run.run_dir, stage, conditions) if run.run_dir else []
-    return [step for step in map(origin, folders) if step is not None]
+    return [step for step in map(origin, folders) if step is not None], lost(folders)
 
 
 def as_download(path: Path) -> Download:
@@ -191,10 +221,11 @@ def data_uri(data: bytes, name: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
-def _picture(path: Path, id: str, title: str, claim: str) -> Picture:
+def _picture(path: Path, id: str, title: str, claim: str, below: Sequence[NumberTable]) -> Picture:
     data = path.read_bytes()
     width, height = Image.open(io.BytesIO(data)).size
-    alt = f"Figure {id}: {title}, {path.stem.replace('_', ' ')}. {claim} Its numbers stand below it."
+    alt = f"Figure {id}: {title}, {path.stem.replace('_', ' ')}. {claim}"
+    alt += " Numbers behind it stand below it." if any(table.rows for table in below) else ""
     return Picture(data_uri(data, path.name), alt, round(width / PIXELS_ACROSS), round(height / PIXELS_ACROSS))
 
 

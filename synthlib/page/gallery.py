@@ -14,7 +14,7 @@ from PIL import Image
 
 from synthlib import paths, receipts
 from synthlib.data.real import ImageSet
-from synthlib.data.shards import SyntheticSet, encode_png, read_shards, shard_classes
+from synthlib.data.shards import SyntheticSet, encode_png, load_shards, set_files, shard_classes
 from synthlib.evaluation.evaluate import Logits, load_logits
 from synthlib.evaluation.replicates import ORIGINS, load_test_images
 from synthlib.inputs import InputError
@@ -113,7 +113,8 @@ def _gallery(dataset: str, drawn: Receipts, tested: Iterable[str], per_cell: int
         if label in columns:  # also of another guidance, or hosted
             label = f"{label}, {name.partition('+')[2] or name}"
         try:
-            images = read_shards(folder, partial(_choose_rows, per_cell=per_cell, names=_names(classes)))
+            choose = partial(_choose_rows, per_cell=per_cell, names=_names(classes))
+            images = load_shards(set_files(paths.resolve(folder)), choose)  # which leaves receipts alone
         except InputError as error:
             remarks.append(f"{label} is not shown: {_why(error)}")
             continue
@@ -245,9 +246,17 @@ def _read_logits(folder: str) -> tuple[str, Logits, list[str]]:
     names = [name for name in receipts.output_names(folder, ".safetensors") if name.startswith(LAST_LOGITS)]
     if not names:
         raise InputError(f"{folder} has no logits of a last checkpoint; expected {LAST_LOGITS}0: run 03_eval again.")
-    classes = receipts.read_json(receipts.read_output(folder, "classes.json"))
+    _require_whole(folder, names[0], "classes.json")
     number = Path(names[0]).stem.removeprefix(LAST_LOGITS)
-    return number, load_logits(receipts.read_output(folder, names[0])), classes
+    classes = receipts.read_json(paths.resolve(folder) / "classes.json")
+    return number, load_logits(paths.resolve(folder) / names[0]), classes
+
+
+def _require_whole(folder: str, *names: str) -> None:
+    """InputError for an output that is missing or damaged; unlike receipts.read_output it leaves the receipt: we only look."""
+    for name in names:
+        if not receipts.is_whole(folder, name):
+            raise InputError(f"{folder}/{name} is missing or damaged; make it again.")
 
 
 # --- what both read ---------------------------------------------------------------------------------------------------
@@ -269,8 +278,9 @@ def _test_images(dataset: str, evaluated_dirs: Iterable[str]) -> tuple[ImageSet 
     for place, folder in enumerate(evaluated_dirs):
         try:
             settings = receipts.settings_of(folder)
-            if not receipts.output_names(settings.trained_dir, ".safetensors"):
+            if not (checkpoints := receipts.output_names(settings.trained_dir, ".safetensors")):
                 raise InputError(f"no checkpoint in {settings.trained_dir}; run notebooks/02_train.ipynb first.")
+            _require_whole(settings.trained_dir, checkpoints[0])  # it says which size the images are tested at
             return load_test_images(settings), ""
         except InputError as error:
             why = why if place else _why(error)

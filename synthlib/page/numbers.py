@@ -9,7 +9,7 @@ import pandas as pd
 
 from synthlib.inputs import InputError
 from synthlib.results import MODE_LABELS, trick_label
-from synthlib.results.cells import NOT_AVAILABLE, P_VALUES
+from synthlib.results.cells import NOT_AVAILABLE, P_VALUES, PUBLISHED
 from synthlib.results.tidy import COLUMNS, COUNTS, WHO
 
 MOST_ROWS = 120  # of a longer table, such as of every bin of every replicate, the page says only how long it is
@@ -39,8 +39,8 @@ LABELS = {
     "n_replicates": "replicates",
 }  # fmt: skip
 # Columns of `where` that say again what others say, and those that stand in for one that is empty.
-REPEATED = {"kind", "learned_from", "n_pairs", "condition", "base", "merged"}
-STAND_INS = {"trick": "method", "architecture": "classifier"}
+REPEATED = {"kind", "n_pairs", "condition", "base", "merged"}
+STAND_INS = {"trick": "method", "architecture": "classifier", "images": "learned_from"}
 HIDDEN = {*STAND_INS.values(), "guidance_low", "guidance_high"}
 LAST = ("status", "source")
 
@@ -57,7 +57,7 @@ class Cell:
     @property
     def order(self) -> str:
         """What the column is sorted by."""
-        return self.value or self.text
+        return self.value or ("" if self.text == "not run" else self.text)
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,15 @@ def read_numbers(path: Path) -> pd.DataFrame:
 
 
 def number_tables(lines: pd.DataFrame) -> list[NumberTable]:
-    """A table for each file behind one result. lines: of `read_numbers`, of that result."""
-    return [_table(str(file), group) for file, group in lines.groupby("file", sort=False)]
+    """A table for each file behind one result, of a long one for each data set. lines: of `read_numbers`, of that result."""
+    tables = []
+    for file, group in lines.groupby("file", sort=False):
+        table = _table(str(file), group)
+        if not table.rows and group["dataset"].nunique() > 1:
+            tables += [_table(str(file), part) for _, part in group.groupby("dataset", sort=False)]
+        else:
+            tables.append(table)
+    return tables
 
 
 # --- one number -------------------------------------------------------------------------------------------------------
@@ -102,7 +109,9 @@ def number_text(quantity: str, value: str) -> str:
         return f"{float(value):.1f}"
     if quantity in P_VALUES:
         return f"{float(value):.2g}"
-    return f"{float(value):+.2f}" if quantity == "correlation" else f"{float(value):.3g}"
+    if quantity == "correlation":
+        return f"{float(value):+.2f}"
+    return f"{float(value):.0f}" if abs(float(value)) >= 1000 else f"{float(value):.3g}"
 
 
 def estimate_text(line: Mapping[str, str]) -> str:
@@ -135,7 +144,8 @@ def _table(file: str, lines: pd.DataFrame) -> NumberTable:
     records = lines.to_dict("records")
     quantities = list(dict.fromkeys(_column(line) for line in records))
     modes = list(dict.fromkeys(line["evaluation_mode"] for line in records if line["evaluation_mode"]))
-    across = len(modes) > 1 and len(quantities) * len(modes) <= MODES_ACROSS
+    same_modes = all(line["evaluation_mode"] for line in records)  # CLIP and peers have none of ours
+    across = same_modes and len(modes) > 1 and len(quantities) * len(modes) <= MODES_ACROSS
     rows = _rows(records, modes if across else [])
     if len(rows) > MOST_ROWS:
         return NumberTable(file, [], [], [], len(rows))
@@ -156,7 +166,8 @@ def _table(file: str, lines: pd.DataFrame) -> NumberTable:
         for line, row in zip(found, cells, strict=True):
             row.append(_number(line) if line else Cell(""))
         if any(line and _is_published(line) for line in found):
-            headers.append("published, %")
+            alone = sum(name in PUBLISHED for name in quantities) * (len(modes) if across else 1) == 1
+            headers.append("published, %" if alone else f"published: {headers[-1]}")
             for line, row in zip(found, cells, strict=True):
                 row.append(_published(line))
     for row, made in zip(rows, cells, strict=True):
@@ -167,19 +178,18 @@ def _table(file: str, lines: pd.DataFrame) -> NumberTable:
 def _rows(records: Iterable[dict[str, str]], modes: list[str]) -> list[_Row]:
     """Lines that are about the same, one row; a second line of the same column begins another.
 
-    modes: those that have columns of their own. What has no mode, such as CLIP, stands with the first.
+    modes: those that have columns of their own.
     """
     rows: dict[tuple, _Row] = {}
+    times: dict[tuple, int] = {}  # how often a column of a row was met
     for line in records:
         who = {name: line[name] for name in WHO if not (modes and name == "evaluation_mode")}
         who |= where_of(line["where"]) | {name: line[name] for name in COUNTS}
         who = stand_in(who)
         status = [part for part in line["status"].split("; ") if part not in FINE]
-        column = (_column(line), (line["evaluation_mode"] or modes[0]) if modes else "")
-        again = 0
-        while column in rows.setdefault((again, *sorted(who.items())), _Row(dict(who))).lines:
-            again += 1
-        row = rows[again, *sorted(who.items())]
+        column, same = (_column(line), line["evaluation_mode"] if modes else ""), tuple(sorted(who.items()))
+        times[same, column] = again = times.get((same, column), -1) + 1
+        row = rows.setdefault((again, same), _Row(dict(who)))
         row.lines[column] = line
         row.who["status"] = "; ".join(dict.fromkeys([*filter(None, [row.who.get("status")]), *status]))
     return list(rows.values())

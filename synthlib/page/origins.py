@@ -1,10 +1,11 @@
 """Origins: the finished steps behind each result, and what their receipts say of how they came to be."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from synthlib import paths, receipts
+from synthlib.digests import sha256_json
 from synthlib.page.notebooks import page_name
 from synthlib.runs.run import EXECUTED
 
@@ -30,6 +31,7 @@ class Origin:
     memory_gb: float
     hardware: str
     versions: str
+    changed: list[str]  # inputs that were made again after this step had read them
 
 
 def origin(run_dir: str) -> Origin | None:
@@ -47,7 +49,7 @@ def origin(run_dir: str) -> Origin | None:
         page=f"pages/{page}" if has_page else "",
         notebook=receipt.get("notebook", ""),
         parameters=[(name, _words(value)) for name, value in receipt.get("parameters", {}).items()],
-        inputs=[(name, str(digest)) for name, digest in receipt.get("inputs", {}).items()],
+        inputs=[(name, _words(digest)) for name, digest in receipt.get("inputs", {}).items()],
         outputs=[(name, made["bytes"], made["sha256"]) for name, made in receipt["outputs"].items()],
         code=str(receipt.get("code") or ""),
         commit=recorded.get("commit", ""),
@@ -56,7 +58,15 @@ def origin(run_dir: str) -> Origin | None:
         memory_gb=float(recorded.get("peak_memory_bytes") or 0) / 1e9,
         hardware=recorded.get("hardware", ""),
         versions=", ".join(f"{name} {version}" for name, version in versions.items() if version),
+        changed=_changed(receipt),
     )
+
+
+def _changed(receipt: Mapping[str, Any]) -> list[str]:
+    """The step folders among a receipt's inputs that hold something else today."""
+    read = receipt.get("inputs", {})
+    today = {name: receipts.output_digests(name) for name in receipts.input_dirs(receipt.get("parameters", {}))}
+    return [name for name, made in today.items() if made is not None and read.get(name) != sha256_json(made)]
 
 
 def step_name(run_dir: str) -> str:
@@ -92,6 +102,12 @@ def before(folders: Iterable[str]) -> list[str]:
     return list(found)
 
 
+def lost(folders: Iterable[str]) -> list[str]:
+    """The folders that some finished steps read and where no receipt is any more."""
+    read = (name for folder in folders for name in receipts.input_dirs(receipts.read_receipt(folder)["parameters"]))
+    return [name for name in dict.fromkeys(read) if receipts.read_receipt(name) is None]
+
+
 def _condition(folder: str) -> Condition | None:
     """What a finished step is about; None where nothing is finished."""
     receipt = receipts.read_receipt(folder)
@@ -104,4 +120,5 @@ def _condition(folder: str) -> Condition | None:
 
 
 def _words(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    """A parameter or digest as text."""
+    return ", ".join(map(str, value)) if isinstance(value, list) else "not there" if value is None else str(value)

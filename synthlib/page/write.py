@@ -14,13 +14,14 @@ from synthlib.inputs import InputError, choose, read_yaml
 from synthlib.page.cards import Card, Download, FiguresRun, as_download, figures_runs, make_cards
 from synthlib.page.gallery import Gallery, Mistakes, galleries, mistakes
 from synthlib.page.notebooks import write_pages
-from synthlib.page.origins import Origin, before, origin
-from synthlib.results import MODE_LABELS, trick_label
+from synthlib.page.origins import Origin, before, lost, origin
+from synthlib.results import MODE_LABELS, trick_label, variant_words, varying
 from synthlib.runs.experiment import read_experiment
 
 HERE = Path(__file__).parent
 REFERENCE, INDEX = "reference.html", "index.html"
 BY_HAND = "interactive"  # where notebooks write that nobody gave parameters
+SUMMARY = ("href", "title", "note", "made", "in_part", "results", "claims", "verdicts", "finished", "minutes", "steps")
 
 
 @dataclass(frozen=True)
@@ -45,14 +46,25 @@ class Page:
     cards: list[Card]
     claims: list[Claim]
     steps: list[Origin]
+    lost: list[str]  # folders of steps that these read, and where no receipt is any more
     galleries: list[Gallery]
     mistakes: list[Mistakes]
     all_numbers: list[Download]
 
     @property
     def n_made(self) -> int:
-        """How many results were made."""
-        return sum(card.made for card in self.cards)
+        """How many results were made, with something to show."""
+        return sum(card.made and not card.is_empty for card in self.cards)
+
+    @property
+    def n_claims(self) -> int:
+        """How many claims were tested; each is in several evaluation modes."""
+        return len(self.claim_rows)
+
+    @property
+    def changed(self) -> list[str]:
+        """Steps of which an input was made again after they had read it."""
+        return [step.name for step in self.steps if step.changed]
 
     @property
     def n_in_part(self) -> int:
@@ -136,7 +148,8 @@ def write_index() -> Path:
     """Make figures/index.html, which leads to every page there is, by the JSON beside each."""
     folder = paths.figures_dir("")
     files = [path for name in ("report", "reference") for path in folder.glob(f"*/{name}.json")]
-    there = [receipts.read_json(path) for path in files if path.with_suffix(".html").is_file()]
+    read = [receipts.read_json(path) for path in files if path.with_suffix(".html").is_file()]
+    there = [one for one in read if isinstance(one, dict) and set(SUMMARY) <= set(one)]  # others are of older code
     html = render("index.html.j2", experiments=sorted(there, key=lambda one: one["href"]))
     receipts.write_atomic(folder / INDEX, html.encode())
     return folder / INDEX
@@ -157,6 +170,8 @@ def run_page(name: str) -> Page:
         experiment = read_experiment(name)
         title, note, wanted = experiment.title, experiment.note, [result.id for result in experiment.results]
     cards = make_cards(runs, wanted, note, paths.reference_dir(name))
+    shown = {card.step.run_dir for card in cards if card.step}
+    runs = [run for run in runs if run.run_dir in shown]  # what a later one made again is not shown
     folders = before(run.run_dir for run in runs)
     steps = sorted(filter(None, map(origin, folders)), key=lambda step: step.name)
     drawn = _distinct(folder for run in runs for folder in run.settings.generated_dirs)
@@ -169,6 +184,7 @@ def run_page(name: str) -> Page:
         cards=cards,
         claims=_claims(runs),
         steps=steps,
+        lost=lost(folders),
         galleries=galleries(drawn, tested),
         mistakes=mistakes(tested),
         all_numbers=[as_download(run.numbers_file) for run in runs],
@@ -191,6 +207,7 @@ def reference_page(name: str) -> Page:
         cards=make_cards([run], wanted, experiment.note, None),
         claims=_claims([run]),
         steps=[],
+        lost=[],
         galleries=[],
         mistakes=[],
         all_numbers=[as_download(run.numbers_file)],
@@ -215,10 +232,11 @@ def _claims(runs: list[FiguresRun]) -> list[Claim]:
     """The claims that the last run with T4 tested, from its numbers."""
     lines = next((run.lines[run.lines["result"] == "T4"] for run in runs if "T4" in run.results), None)
     found: dict[tuple[str, ...], Claim] = {}
+    told_apart = [] if lines is None else varying(lines)  # such as the images that both learned from
     for line in [] if lines is None else lines.to_dict("records"):
         sign = "not above" if "sign=not_above" in line["where"] else "above"
         baseline = trick_label(line["where"].partition("baseline=")[2].partition(";")[0])
-        words = f"{trick_label(line['trick'])} {sign} {baseline}"
+        words = f"{trick_label(line['trick'])} {sign} {baseline}{variant_words(line, told_apart)}"
         mode = MODE_LABELS.get(line["evaluation_mode"], line["evaluation_mode"])
         verdict = "not run" if "not run" in line["status"] else line["status"].partition(";")[0]
         key = (line["dataset"], line["architecture"], words, mode)
@@ -228,19 +246,11 @@ def _claims(runs: list[FiguresRun]) -> list[Claim]:
 
 def _summary(page: Page, file: Path) -> dict[str, object]:
     """What the index says of a page."""
-    return {
-        "href": f"{page.name}/{file.name}",
-        "title": f"{page.title}, the committed run" if page.is_reference else page.title,
-        "note": page.note,
-        "made": page.n_made,
-        "in_part": page.n_in_part,
-        "results": len(page.cards),
-        "claims": dict(Counter(claim.verdict for claim in page.claims)),
-        "verdicts": page.verdicts,
-        "finished": page.finished,
-        "minutes": page.minutes,
-        "steps": len(page.steps),
-    }
+    title = f"{page.title}, the committed run" if page.is_reference else page.title
+    claims = dict(Counter(claim.verdict for claim in page.claims))
+    values = (f"{page.name}/{file.name}", title, page.note, page.n_made, page.n_in_part, len(page.cards), claims)
+    values += (page.verdicts, page.finished, page.minutes, len(page.steps))
+    return dict(zip(SUMMARY, values, strict=True))
 
 
 def _moment(recorded: str) -> str:
