@@ -29,7 +29,7 @@ reference: setup
 
 # The picture of a page in the README, of a finished run.
 picture:
-	chromium --headless --no-sandbox --disable-gpu --hide-scrollbars --window-size=1400,1300 --screenshot=$(CURDIR)/docs/page.png file://$(CURDIR)/figures/pocket_full/report.html 2>/dev/null
+	chromium --headless --no-sandbox --disable-gpu --hide-scrollbars --window-size=1400,1580 --screenshot=$(CURDIR)/docs/page.png file://$(CURDIR)/figures/pocket_full/report.html 2>/dev/null
 
 badges: setup
 	$(BIN)/python notebooks/write_badges.py

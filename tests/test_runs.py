@@ -375,6 +375,12 @@ def test_notebooks_run_by_hand_from_any_folder_in_order_with_their_defaults(tmp_
         assert done.returncode == 0, done.stderr[-2000:]
         assert time.monotonic() - start < 120
     assert (kit / "figures/interactive/accuracy_by_trick.csv").is_file()
+    from pages import parse, wrong_numbers
+
+    synthlib(kit, "report", "interactive")
+    soup = parse(kit / "figures/interactive/report.html")
+    assert wrong_numbers(soup, kit / "figures/interactive/results.csv") == [] and soup.select("#T1 td.number")
+    assert len(soup.select("#gallery ~ .card figure")) > 10 and len(soup.select("#steps ~ details")) == 4
 
 
 def test_a_notebook_run_too_early_names_the_one_to_run_first(tmp_path):
