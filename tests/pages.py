@@ -80,6 +80,8 @@ def _odd_numbers(shown, line):
         if shown.text != f"{line['published']} ({line['published_source']})":
             yield f"published is {line['published']} by {line['published_source']}"
         return
+    if shown.text == "" == line["value"]:
+        return  # such as a correlation of one condition
     if shown.text == "not run":
         if not line["status"].startswith("not run"):
             yield f"status is {line['status']!r}"

@@ -316,6 +316,17 @@ def test_claims_of_other_images_or_splits_are_claims_of_their_own(pocket, own_ro
     assert page.count_claims("held") == page.count_claims("undecided") == len(page.claims) // 2 > 0
 
 
+def test_claims_that_were_not_run_are_not_counted_as_tested(pocket, own_root):
+    file = own_root / "figures" / "pocket" / "results.csv"
+    file.write_text(file.read_text().replace("undecided; equal n_train", "not run: why; not run: why"))
+    finish("04_figures", pocket[-1].parameters, sorted(p for p in file.parent.iterdir() if p.is_file()))
+    tiles = {dt.get_text(): dt.find_next("dd").get_text() for dt in parse(write_report("pocket")).select(".tiles dt")}
+    assert (
+        tiles["tests of claims"].startswith("none run")
+        and "16 not run; 8 claims in 2 modes" in tiles["tests of claims"]
+    )
+
+
 def test_what_has_no_evaluation_mode_is_not_put_into_one():
     """CLIP and peers stand in rows of their own, with what they learned from."""
     lines = [
