@@ -142,7 +142,7 @@ def test_published_values_stand_beside_ours_with_their_source():
 def test_a_table_too_long_for_a_page_says_how_long_it_is():
     lines = pd.DataFrame([line(where=f"epoch={n}", value=str(n), line=n) for n in range(200)])
     (table,) = number_tables(lines)
-    assert table.rows == [] and table.n_rows == 200
+    assert table.rows == [] and table.n_numbers == 200
 
 
 # --- a run ------------------------------------------------------------------------------------------------------------

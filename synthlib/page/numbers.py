@@ -62,13 +62,13 @@ class Cell:
 
 @dataclass(frozen=True)
 class NumberTable:
-    """One file of a result: `same` is what all rows share, as (label, text); without rows, `n_rows` says how many there are."""
+    """One file of a result: `same` is what all rows share, as (label, text); a long one has no rows, only how many numbers."""
 
     file: str
     headers: list[str]
     rows: list[list[Cell]]
     same: list[tuple[str, str]]
-    n_rows: int
+    n_numbers: int
 
 
 def read_numbers(path: Path) -> pd.DataFrame:
@@ -148,7 +148,7 @@ def _table(file: str, lines: pd.DataFrame) -> NumberTable:
     across = same_modes and len(modes) > 1 and len(quantities) * len(modes) <= MODES_ACROSS
     rows = _rows(records, modes if across else [])
     if len(rows) > MOST_ROWS:
-        return NumberTable(file, [], [], [], len(rows))
+        return NumberTable(file, [], [], [], len(records))
     columns = [(name, mode) for name in quantities for mode in (modes if across else [""])]
     columns = [column for column in columns if any(column in row.lines for row in rows)]
     who = list(dict.fromkeys(name for row in rows for name in row.who))
@@ -172,7 +172,7 @@ def _table(file: str, lines: pd.DataFrame) -> NumberTable:
                 row.append(_published(line))
     for row, made in zip(rows, cells, strict=True):
         made.extend(_said(row, name) for name in back)
-    return NumberTable(file, headers + [_label(name) for name in back], cells, same, len(rows))
+    return NumberTable(file, headers + [_label(name) for name in back], cells, same, len(records))
 
 
 def _rows(records: Iterable[dict[str, str]], modes: list[str]) -> list[_Row]:
