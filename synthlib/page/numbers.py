@@ -17,7 +17,7 @@ MODES_ACROSS = 4  # columns of estimates at most, if the evaluation modes are to
 FIRST_LINE = 2  # of results.csv that holds a number, counted as editors do
 BOOTSTRAP = "crossed bootstrap"  # how the method of a second interval begins
 FINE = {"run", "equal n_train", ""}  # parts of a status that need no words
-# Words for columns that are not their own name with blanks, and what the columns of two names would say twice.
+# Words for columns that are more than their own name with blanks.
 LABELS = {
     "dataset": "data set",
     "init": "initial weights",
@@ -42,7 +42,7 @@ LABELS = {
 REPEATED = {"kind", "n_pairs", "condition", "base", "merged"}
 STAND_INS = {"trick": "method", "architecture": "classifier", "images": "learned_from"}
 HIDDEN = {*STAND_INS.values(), "guidance_low", "guidance_high"}
-LAST = ("status", "source")
+LAST = ("status", "source")  # columns at the end, after the counts
 
 
 @dataclass(frozen=True)
