@@ -1,6 +1,5 @@
 """Gallery: images for the page, as data. Real and synthetic ones by class and trick, and one classifier's mistakes."""
 
-import base64
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,6 +17,7 @@ from synthlib.data.shards import SyntheticSet, encode_png, load_shards, set_file
 from synthlib.evaluation.evaluate import Logits, load_logits
 from synthlib.evaluation.replicates import ORIGINS, load_test_images
 from synthlib.inputs import InputError
+from synthlib.page.cards import data_uri
 from synthlib.results import MODE_LABELS, trick_label
 from synthlib.results.samples import shown
 
@@ -187,7 +187,7 @@ def _src(pixels: torch.Tensor) -> str:
     """Pixels uint8 [3, H, W] as the data URI of a PNG: lossless, but scaled down to LONGEST where they are larger."""
     image = Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
     image.thumbnail((LONGEST, LONGEST), Image.Resampling.LANCZOS)  # never larger
-    return f"data:image/png;base64,{base64.b64encode(encode_png(np.asarray(image))).decode()}"
+    return data_uri(encode_png(np.asarray(image)), "picture.png")
 
 
 # --- mistakes ---------------------------------------------------------------------------------------------------------

@@ -47,7 +47,7 @@ def page_name(run_dir: str) -> str:
     Where a condition has characters outside [a-z0-9._-], each is "_" in the name, and the first digits of the run
     folder's sha256 follow, so that no two run folders share a name, not even where the case of letters does not count.
     """
-    parts = _parts(run_dir)
+    parts = step_parts(run_dir)
     plain = "--".join(parts) + ".html"
     if re.fullmatch(r"[a-z0-9][a-z0-9._-]*", plain) and not any("--" in part for part in parts) and len(plain) < 120:
         if run_dir == "/".join(["papermill_runs", *run_dir.split("/")[1:2], *parts]):
@@ -84,7 +84,7 @@ def write_pages(run_dirs: Sequence[str], folder: Path, title: str, cards: Mappin
     return list(pages)
 
 
-def _parts(run_dir: str) -> list[str]:
+def step_parts(run_dir: str) -> list[str]:
     """Step and condition: what follows papermill_runs/<experiment>, or every part of another folder's path."""
     parts = [part for part in run_dir.split("/") if part]
     return parts[2:] if parts[0] == "papermill_runs" and len(parts) > 2 else parts
@@ -126,7 +126,7 @@ def _page(notebook: bytes, run_dir: str, title: str, feeds: list[str], source: s
             link.unwrap()
     return template.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         title=title,
-        step=" · ".join(_parts(run_dir)),
+        step=" · ".join(step_parts(run_dir)),
         cards=feeds,
         executed=f"{run_dir}/{EXECUTED}",
         source=source,

@@ -6,7 +6,7 @@ from typing import Any
 
 from synthlib import paths, receipts
 from synthlib.digests import sha256_json
-from synthlib.page.notebooks import page_name
+from synthlib.page.notebooks import page_name, step_parts
 from synthlib.runs.run import EXECUTED
 
 Condition = tuple[str, str, str]  # data set, treatment, architecture or ""
@@ -71,8 +71,7 @@ def _changed(receipt: Mapping[str, Any]) -> list[str]:
 
 def step_name(run_dir: str) -> str:
     """A step as commands and logs name it: "papermill_runs/pocket/02_train/x" -> "02_train/x"."""
-    parts = run_dir.split("/")
-    return "/".join(parts[2:] if parts[0] == "papermill_runs" and len(parts) > 2 else parts)
+    return "/".join(step_parts(run_dir))
 
 
 def behind(figures_run: str, stage: str, conditions: Sequence[Condition] = ()) -> list[str]:

@@ -14,6 +14,7 @@ from synthlib.inputs import InputError, choose, read_yaml
 from synthlib.page.cards import Card, Download, FiguresRun, as_download, figures_runs, make_cards
 from synthlib.page.gallery import Gallery, Mistakes, galleries, mistakes
 from synthlib.page.notebooks import write_pages
+from synthlib.page.numbers import where_of
 from synthlib.page.origins import Origin, before, lost, origin
 from synthlib.results import MODE_LABELS, trick_label, variant_words, varying
 from synthlib.runs.experiment import read_experiment
@@ -234,9 +235,9 @@ def _claims(runs: list[FiguresRun]) -> list[Claim]:
     found: dict[tuple[str, ...], Claim] = {}
     told_apart = [] if lines is None else varying(lines)  # such as the images that both learned from
     for line in [] if lines is None else lines.to_dict("records"):
-        sign = "not above" if "sign=not_above" in line["where"] else "above"
-        baseline = trick_label(line["where"].partition("baseline=")[2].partition(";")[0])
-        words = f"{trick_label(line['trick'])} {sign} {baseline}{variant_words(line, told_apart)}"
+        where = where_of(line["where"])
+        words = f"{trick_label(line['trick'])} {where['sign'].replace('_', ' ')} {trick_label(where['baseline'])}"
+        words += variant_words(line, told_apart)
         mode = MODE_LABELS.get(line["evaluation_mode"], line["evaluation_mode"])
         verdict = "not run" if "not run" in line["status"] else line["status"].partition(";")[0]
         key = (line["dataset"], line["architecture"], words, mode)
