@@ -43,8 +43,12 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--dry-run", action="store_true", help="say what would run, how long it takes and how much it writes"
     )
-    command.add_argument("--cores", type=int, default=os.cpu_count(), help="steps side by side (default: all cores)")
-    command.add_argument("--profile", default="local", help="a folder in profiles/ (default: local)")
+    command.add_argument("--cores", type=int, default=0, help="steps side by side on this machine (default: all cores)")
+    command.add_argument("--gpus", default="", help="of this machine: all (default), or such as 0,2; a step takes one")
+    command.add_argument(
+        "--parts", type=int, default=0, help="jobs that share the drawing of each set (default: as GPUs)"
+    )
+    command.add_argument("--profile", default="local", help="in profiles/, or a folder: local (default), slurm")
     older = command.add_mutually_exclusive_group()
     older.add_argument("--redo", action="store_true", help="run again what older code made, however long it took")
     older.add_argument("--keep", action="store_true", help="accept what older code made, and record that")
@@ -67,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("notebook", help="01_generate, 02_train, 03_eval or 04_figures")
     command.add_argument("--params", type=Path, required=True, help="a JSON file of parameters, or a step.json")
+    command.add_argument("--log", action="store_true", help="print into run.log in the step's folder")
     command.set_defaults(command=_run)
 
     cli_sets.add_commands(commands)
@@ -77,17 +82,17 @@ def _parser() -> argparse.ArgumentParser:
 
 def _reproduce(options: argparse.Namespace) -> None:
     from synthlib.runs.experiment import read_experiment
-    from synthlib.runs.reproduce import dry_run, reproduce, settle_older_code
+    from synthlib.runs.reproduce import Means, dry_run, reproduce, settle_older_code
     from synthlib.runs.steps import plan_steps
 
     experiment = read_experiment(options.experiment)
     steps = plan_steps(experiment, options.only, options.cell)
     if options.dry_run:
-        print(dry_run(experiment, steps, options.cores))
+        print(dry_run(experiment, steps, options.cores or os.cpu_count() or 1))
         return
     settle_older_code(steps, options.redo, options.keep)
     signal.signal(signal.SIGTERM, interrupts.raise_terminated)
-    ran = reproduce(experiment, steps, options.only, options.cores, options.profile)
+    ran = reproduce(experiment, steps, Means(options.profile, options.cores, options.parts, options.gpus))
     from synthlib.results import compare
 
     if options.cell:
@@ -134,7 +139,7 @@ def _run(options: argparse.Namespace) -> None:
         raise InputError(f"{options.params}, line {error.lineno}: {error.msg}; expected JSON.") from None
     if not isinstance(content, dict):
         raise InputError(f"{options.params} holds a JSON {type(content).__name__}; expected an object of parameters.")
-    print(f"{options.notebook}: {run_step(options.notebook, content.get('parameters', content))}")
+    print(f"{options.notebook}: {run_step(options.notebook, content.get('parameters', content), options.log)}")
 
 
 if __name__ == "__main__":

@@ -123,6 +123,11 @@ def run_dir(experiment: str, step: str, *condition: str) -> str:
     return "/".join(["papermill_runs", experiment, step, "-".join(condition)]).rstrip("/")
 
 
+def part_dir(set_dir: str, place: int, parts: int) -> str:
+    """The folder of a run that draws only a part of a set: <set_dir>/parts/<place>-of-<parts>."""
+    return f"{set_dir}/parts/{place}-of-{parts}"
+
+
 def baseline_results() -> list[Path]:
     """The rows that `synthlib baseline clip` left where it writes by default, in order."""
     return sorted(baselines_dir().glob("clip/*/results.csv"))

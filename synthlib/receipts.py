@@ -96,7 +96,7 @@ def input_dirs(parameters: Mapping[str, Any]) -> list[str]:
     """The step folders among a notebook's parameters: those named *_dir and *_dirs, but where it writes, and real images."""
     found = []
     for name, value in parameters.items():
-        if name.endswith(("_dir", "_dirs")) and name not in ("run_dir", "figures_dir", "real_dir"):
+        if name.endswith(("_dir", "_dirs")) and name not in ("run_dir", "set_dir", "figures_dir", "real_dir"):
             found += value if isinstance(value, list) else [value]
     return [folder for folder in found if folder]
 

@@ -7,6 +7,7 @@ import dataclasses
 import difflib
 import functools
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -123,6 +124,8 @@ class GenerateSettings(_FromParameters):
     """Notebook 01: one data set, one trick, all replicates -> shards of synthetic images."""
 
     run_dir: str
+    set_dir: str
+    part: str
     dataset: str
     classes: list
     trick: str
@@ -185,7 +188,23 @@ class GenerateSettings(_FromParameters):
         choose("guidance_draw", self.guidance_draw, GUIDANCE_DRAWS)
         choose("resize", self.resize, RESIZES)
         choose("safety", self.safety, ("off", "flag"))
-        _fill(self, "run_dir", paths.run_dir("interactive", "01_generate", self.dataset, self.trick))
+        place, parts = part_numbers(self.part)
+        require(
+            bool(self.part) == bool(self.set_dir),
+            "set_dir",
+            self.set_dir,
+            "the set's folder if part is given, else none",
+        )
+        own = paths.run_dir("interactive", "01_generate", self.dataset, self.trick)
+        _fill(self, "run_dir", paths.part_dir(self.set_dir, place, parts) if self.part else own)
+
+
+def part_numbers(part: str) -> tuple[int, int]:
+    """Which part of a set, from 1, of how many: (3, 8) of "3/8"; "" is all of it. InputError: anything else."""
+    found = re.fullmatch(r"([1-9]\d*)/([1-9]\d*)", part or "1/1")
+    place, parts = map(int, found.groups()) if found else (1, 0)
+    require(place <= parts, "part", part, "such a part as 3/8, or nothing for all")
+    return place, parts
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from synthlib.inputs import InputError
 from synthlib.interrupts import sigterm_between_pieces
 from synthlib.locks import claim
 from synthlib.progress import meter
-from synthlib.settings import IMAGE_TRICKS, GenerateSettings
+from synthlib.settings import IMAGE_TRICKS, GenerateSettings, part_numbers
 
 PLAN_FILE = "plan.json"
 SECONDS_BETWEEN_PARTS = 120  # what is drawn of an unfinished shard is saved so often, should the machine vanish
@@ -31,6 +31,8 @@ SECONDS_BETWEEN_PARTS = 120  # what is drawn of an unfinished shard is saved so 
 # counts: prompts are in the rows, of pool images there is a digest in the key of what is conditioned on them.
 LAYOUT = (
     "run_dir",
+    "set_dir",
+    "part",
     "dataset",
     "classes",
     "domains",
@@ -73,6 +75,11 @@ class Plan:
             guidance = {part.group.source: _guidance(self.settings, part.group.source) for part in slices}
             content = [self.key.settings, list(self.spec.classes), words, guidance, places]
             yield self.folder / f"shard-{number:05d}-{digests.sha256_json(content)[:8]}.parquet", slices
+
+    def own_shards(self) -> list[tuple[Path, list[Slice]]]:
+        """The shards that `part` names, of 3/8 the third and every eighth from there on; all, if it is empty."""
+        place, parts = part_numbers(self.settings.part)
+        return list(self.shards())[place - 1 :: parts]
 
     def __len__(self) -> int:
         return n_rows(self.settings, self.spec)
@@ -132,7 +139,13 @@ def open_plan(settings: GenerateSettings) -> Plan:
         decides["pool"] = pool
     if settings.lossy_vae:
         decides["lossy_vae"] = receipts.model_digest(settings.lossy_vae)
-    plan = Plan(settings, spec, paths.resolve(settings.run_dir), receipts.file_key("shards", decides), records)
+    plan = Plan(
+        settings,
+        spec,
+        paths.resolve(settings.set_dir or settings.run_dir),
+        receipts.file_key("shards", decides),
+        records,
+    )
     _refuse_other_plans(plan)
     return plan
 
@@ -186,19 +199,24 @@ def _held(path: Path) -> bool:
 
 
 def generate(plan: Plan) -> list[Path]:
-    """Draw what is missing of a plan; return its shards in order, then its plan file.
+    """Draw what is missing of a plan, or of the part of it that the settings name; return these shards, then its plan file.
 
     Rows that another shard of the same key holds (of an earlier call, another shard layout, or `reuse_dirs`) are copied.
     Several processes may work on one folder: each claims a shard at a time. SIGTERM ends it after the block in work, with
     Terminated; what is drawn of an unfinished shard is saved then, as at any other error, and every two minutes. Raises
-    InputError for a size that the checkpoint cannot draw, for words it does not know, and where memory does not suffice.
+    InputError for a size that the checkpoint cannot draw, for words it does not know, for a part that has no shards, and where
+    memory does not suffice.
     """
     folder, key, settings = plan.folder, plan.key, plan.settings
+    shards = plan.own_shards()
+    if not shards:
+        raise InputError(
+            f"part {settings.part} of {folder} has no shards; expected as many parts as it has shards, or fewer."
+        )
     with claim(folder / ".plan.lock"):  # one plan a folder, also if two begin at once
         same_plan = _refuse_other_plans(plan)
         if not same_plan:
             receipts.write_json(folder / PLAN_FILE, _description(plan))
-    shards = list(plan.shards())
     missing = [(path, slices) for path, slices in shards if not receipts.is_current(path, key)]
     painter = Painter(settings, plan.spec)
     if missing:
@@ -227,8 +245,10 @@ def generate(plan: Plan) -> list[Path]:
             finally:
                 painter.close()
             check()
-    _remove_others(plan, same_plan)
-    print(f"{len(plan)} images: {painter.drawn} drawn, {len(plan) - painter.drawn} there already.")
+    if not settings.part:  # another part may still copy images from what is removed
+        _remove_others(plan, same_plan)
+    images = sum(part.last - part.first for _, slices in shards for part in slices)
+    print(f"{images} images: {painter.drawn} drawn, {images - painter.drawn} there already.")
     return [*(path for path, _ in shards), folder / PLAN_FILE]
 
 

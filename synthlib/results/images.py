@@ -20,6 +20,8 @@ def plot_images(
     """Show uint8 images [N, 3, H, W] in rows of `columns`, with an optional title (a prompt, say) above each."""
     pixels = _pixels(images)
     n, height, width, _ = pixels.shape
+    if not n:
+        raise InputError("there are no images to show; expected uint8 [N, 3, H, W], N at least 1.")
     columns = min(columns, n)
     rows = math.ceil(n / columns)
     if titles is not None and len(titles) != n:
@@ -49,7 +51,7 @@ def plot_sample_grid(
     """F1: a grid of images, rows = tricks, columns = classes, a few images in each cell.
 
     images[row][column]: uint8 [k, 3, H, W] (or one image [3, H, W]), of the same size everywhere; None for a cell that was
-    not run. Where k is smaller than in the fullest cell, the rest stays white.
+    not run. Where k is smaller than in the fullest cell, or 0, the rest stays white.
     """
     cells = [[None if cell is None else _pixels(cell) for cell in row] for row in images]
     filled = [cell for row in cells for cell in row if cell is not None]
@@ -131,8 +133,6 @@ def _pixels(images: ArrayLike) -> np.ndarray:
     """uint8 [N, 3, H, W] (or [3, H, W]; arrays or tensors) -> [N, H, W, 3]."""
     pixels = np.asarray(images)
     pixels = pixels[None] if pixels.ndim == 3 else pixels
-    if pixels.ndim != 4 or pixels.shape[1] != 3 or pixels.dtype != np.uint8 or len(pixels) == 0:
-        raise InputError(
-            f"images have shape {pixels.shape} and type {pixels.dtype}; expected uint8 [N, 3, H, W], N at least 1."
-        )
+    if pixels.ndim != 4 or pixels.shape[1] != 3 or pixels.dtype != np.uint8:
+        raise InputError(f"images have shape {pixels.shape} and type {pixels.dtype}; expected uint8 [N, 3, H, W].")
     return pixels.transpose(0, 2, 3, 1)

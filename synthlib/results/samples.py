@@ -15,7 +15,7 @@ MOST_COLUMNS = 10  # of a hundred classes every tenth is shown
 
 
 def spread_rows(rows: pa.Table, per_class: int, by_trick: bool = False) -> np.ndarray:
-    """Which rows to show, int [k] in rising order: `per_class` of each class (and drawn trick) of the first replicate.
+    """Which rows to show, int [k] in rising order: `per_class` of each class (and drawn trick) of the first replicate there.
 
     Spread evenly over the set's order, so that every domain and every part of a merged set has its turn; of many classes
     some (see `shown`).
@@ -24,7 +24,7 @@ def spread_rows(rows: pa.Table, per_class: int, by_trick: bool = False) -> np.nd
     found = []
     for name in np.unique(trick) if by_trick else [None]:
         for number in shown(len(shard_classes(rows))):
-            mine = np.flatnonzero((first == 0) & (label == number) & ((trick == name) | (name is None)))
+            mine = np.flatnonzero((first == first.min()) & (label == number) & ((trick == name) | (name is None)))
             found.append(mine[np.linspace(0, len(mine) - 1, min(per_class, len(mine))).round().astype(int)])
     return np.sort(np.concatenate(found))
 

@@ -8,16 +8,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
 from synthlib import hub, paths, receipts
 from synthlib.data.hosted import HOSTED, REAL
-from synthlib.digests import notebook_digest
-from synthlib.inputs import InputError
+from synthlib.gpus import VISIBLE, chosen_gpus, visible_gpus
+from synthlib.inputs import InputError, choose, read_yaml
+from synthlib.runs import graph
 from synthlib.runs.experiment import Experiment
-from synthlib.runs.run import STAMP
+from synthlib.runs.run import LOG
 from synthlib.runs.steps import PlannedStep
 from synthlib.settings import OF_THE_POOL
 
@@ -36,25 +38,6 @@ def states(steps: list[PlannedStep], verify: bool = False) -> dict[str, str]:
                 f" (and {len(waits) - 1} more)" if len(waits) > 1 else ""
             )
     return found
-
-
-def prepare(steps: list[PlannedStep]) -> None:
-    """Write what Snakemake reads of each step, its parameters and code digest, rewriting only what changed."""
-    for step in steps:
-        file = spec_file(step)
-        content = {"notebook": step.notebook, "code": notebook_digest(step.notebook), "parameters": step.parameters}
-        if receipts.read_json(file) != content:
-            receipts.write_json(file, content)
-
-
-def spec_file(step: PlannedStep) -> Path:
-    """The file that tells `synthlib run` and Snakemake what a step is."""
-    return paths.resolve(step.run_dir) / "step.json"
-
-
-def stamp_file(step: PlannedStep) -> Path:
-    """Snakemake's mark that a step has been looked at; only its receipt says that it is done."""
-    return paths.resolve(step.run_dir) / STAMP
 
 
 def dry_run(experiment: Experiment, steps: list[PlannedStep], cores: int) -> str:
@@ -107,8 +90,21 @@ def _of_older_code(step: PlannedStep) -> bool:
     return receipts.read_receipt(folder) is not None or receipts.seconds_of_older_code(folder) > 0
 
 
-def reproduce(experiment: Experiment, steps: list[PlannedStep], only: list[str], cores: int, profile: str) -> bool:
-    """Run what is not done of the steps that `plan_steps` gave, for all results or `only` some, through Snakemake.
+@dataclass(frozen=True)
+class Means:
+    """With what steps are run: a profile's name in profiles/ or its folder, and what is 0 or "" as the profile says.
+
+    cores: of this machine; parts: jobs that share the drawing of each set; gpus: those of this machine, see gpus.chosen_gpus.
+    """
+
+    profile: str = "local"
+    cores: int = 0
+    parts: int = 0
+    gpus: str = ""
+
+
+def reproduce(experiment: Experiment, steps: list[PlannedStep], means: Means) -> bool:
+    """Run what is not done of the steps that `plan_steps` gave, through Snakemake.
 
     Returns whether there was anything to run. Raises InputError naming how many steps failed, and why the first one did.
     """
@@ -117,6 +113,7 @@ def reproduce(experiment: Experiment, steps: list[PlannedStep], only: list[str],
     if not waiting:
         print(f"All {len(steps)} steps are done; nothing is run.", flush=True)
         return False
+    options, parts, said, environment = _options(means)
     wanted = {(s.parameters["model"], s.parameters["revision"]) for s in waiting if "model" in s.parameters}
     for model, revision in sorted(wanted):
         hub.fetch(model, revision)  # once, before many steps want it
@@ -124,28 +121,55 @@ def reproduce(experiment: Experiment, steps: list[PlannedStep], only: list[str],
         from synthlib.data.downloads import download
 
         download(name)
-    prepare(steps)
-    for step in waiting:
-        stamp_file(step).unlink(missing_ok=True)
-    log = paths.resolve(paths.run_dir(experiment.name, "snakemake.log"))
-    print(f"{len(waiting)} of {len(steps)} steps to do on {cores} cores; details in {os.path.relpath(log)}", flush=True)
+    call = graph.open_engine(experiment.name, graph.in_parts(waiting, parts))
+    print(f"{len(waiting)} of {len(steps)} steps to do {said}; details in {os.path.relpath(call.log)}", flush=True)
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(paths.root() / "Snakefile")]
-    command += ["--directory", str(paths.root()), "--profile", str(paths.root() / "profiles" / profile)]
-    command += ["--cores", str(cores), "--config", f"experiment={experiment.name}", f"only={','.join(only)}", "--"]
-    command += [str(stamp_file(step).relative_to(paths.root())) for step in steps]
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    with open(log, "w") as file:
-        engine = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment)
+    command += ["--directory", str(call.folder), *options]
+    with open(call.log, "w") as file:
+        engine = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment, cwd=call.folder)
     try:
-        for line in _watch(engine, waiting):
+        for line in _watch(engine, call):
             print(line, flush=True)
     except BaseException:
         _end(engine)
         raise
     failed = [step for step in steps if receipts.state(step.notebook, step.parameters) != "done"]
     if failed or engine.returncode:
-        raise InputError(f"{len(failed)} steps are not done. {_reason(failed, log)}")
+        raise InputError(f"{len(failed)} steps are not done. {_reason(call, failed)}")
+    call.remove()
     return True
+
+
+def _options(means: Means) -> tuple[list[str], int, str, dict[str, str]]:
+    """Snakemake's options, into how many parts sets are cut, how to say on what steps run, and the jobs' environment.
+
+    InputError: an unknown profile, or GPUs that are not there or are another machine's.
+    """
+    there = sorted(file.parent.name for file in (paths.root() / "profiles").glob("*/config.yaml"))
+    folder = paths.typed(means.profile)
+    if not (folder / "config.yaml").is_file():
+        folder = paths.root() / "profiles" / choose("profile", means.profile, there)
+    profile = read_yaml(folder / "config.yaml")
+    own = dict(pair.split("=", 1) for pair in profile.get("config", ()))  # in the form that Snakemake asks of a profile
+    options, environment = ["--profile", str(folder)], dict(os.environ)
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+    before = environment.get("PYTHONPATH")
+    environment["PYTHONPATH"] = os.pathsep.join([str(paths.package().parent), *([before] if before else [])])
+    if (executor := profile.get("executor", "local")) == "local":
+        cores = means.cores or os.cpu_count() or 1
+        gpus = chosen_gpus(means.gpus) if means.gpus else visible_gpus()
+        if means.gpus:
+            environment[VISIBLE] = ",".join(gpus)
+        # Without a GPU, too, only one step at a time that would take one.
+        options += ["--cores", str(cores), "--resources", f"gpu={max(1, len(gpus))}"]
+        said = f"on {cores} cores" + (f" and {len(gpus)} GPUs" if gpus else "")
+        return options, means.parts or int(own.get("parts", max(1, len(gpus)))), said, environment
+    if means.gpus:
+        raise InputError(
+            f"--gpus is {means.gpus!r}; expected none with executor {executor}, which gives each job its own."
+        )
+    options += ["--cores", str(means.cores)] if means.cores else []
+    return options, means.parts or int(own.get("parts", 1)), f"by {executor}", environment
 
 
 def wanted_downloads(steps: list[PlannedStep]) -> list[str]:
@@ -175,28 +199,29 @@ def _end(engine: subprocess.Popen) -> None:
     engine.wait()
 
 
-def _watch(engine: subprocess.Popen, steps: list[PlannedStep]) -> Iterator[str]:
+def _watch(engine: subprocess.Popen, call: graph.Engine) -> Iterator[str]:
     """One line for each step that Snakemake gets done, as it happens."""
-    start, open_steps, done = time.monotonic(), list(steps), 0
+    start, open_steps, done = time.monotonic(), list(call.steps), 0
     while open_steps:
         ended = engine.poll() is not None
-        for step in [step for step in open_steps if stamp_file(step).exists()]:
+        for step in [step for step in open_steps if call.ended(step)]:
             open_steps.remove(step)
             done += 1
             receipt = receipts.read_receipt(step.run_dir)
             took = receipt["recorded"]["seconds"] if receipt else float("nan")
-            yield f"[{done:>3}/{len(steps)}] {time.monotonic() - start:5.0f} s  {step.name} ({took:.0f} s)"
+            yield f"[{done:>3}/{len(call.steps)}] {time.monotonic() - start:5.0f} s  {step.name} ({took:.0f} s)"
         if ended:
             break
         time.sleep(0.2)
     engine.wait()
 
 
-def _reason(failed: list[PlannedStep], log: Path) -> str:
-    """The last line that the first failed step printed, else where Snakemake's log is."""
-    for step in failed:
-        file = paths.resolve(step.run_dir) / "run.log"
+def _reason(call: graph.Engine, failed: list[PlannedStep]) -> str:
+    """The last line that the first failed step, or a part of it, printed, else where Snakemake's log is."""
+    names = {step.name for step in failed}
+    for step in call.steps:
+        file = paths.resolve(step.run_dir) / LOG
         lines = file.read_text(encoding="utf-8").strip().splitlines() if file.is_file() else []
-        if lines and not stamp_file(step).exists():
+        if lines and not call.ended(step) and (step.name in names or step.parameters.get("part")):
             return f"{step.name}: {lines[-1]}"
-    return f"See {log}."
+    return f"See {call.log}."

@@ -10,31 +10,45 @@ from pathlib import Path
 from typing import Any
 
 from synthlib import paths, receipts
+from synthlib.gpus import own_gpu
 from synthlib.inputs import InputError
 from synthlib.interrupts import Terminated
-from synthlib.locks import DRIVER_VARIABLE, process_id
+from synthlib.locks import DRIVER_VARIABLE, claim, process_id
 from synthlib.runs.experiment import complete
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 EXECUTED = "executed.ipynb"
-STAMP = ".stamp"
+LOG = "run.log"
 
 
-def run_step(notebook: str, parameters: dict[str, Any]) -> str:
+def run_step(notebook: str, parameters: dict[str, Any], log: bool = False) -> str:
     """Bring one step up to date; "fresh" if its receipt says that it is done, else "done" once its notebook has run.
 
-    Raises InputError (one line) for wrong parameters, for what the notebook itself refuses, and for a dead kernel;
+    One process at a time works on a step: others wait, and then find it done. With `log`, what this process prints from then on
+    goes to run.log in the step's folder. Where the step may use a GPU it gets one of its own, as soon as one is free. Raises
+    InputError (one line) for wrong parameters, for what the notebook itself refuses, and for a dead kernel;
     Terminated or KeyboardInterrupt once the kernel has ended its work after SIGTERM or Ctrl-C, passed on to it as SIGTERM.
     """
     parameters = complete(notebook, parameters)
     folder = paths.resolve(parameters["run_dir"])
-    fresh = receipts.state(notebook, parameters) == "done"
-    if not fresh:
-        _execute(notebook, parameters, folder)
+    with claim(folder / ".run.lock"):
+        if receipts.state(notebook, parameters) == "done":
+            return "fresh"
+        if log:
+            _print_into(folder / LOG)
+        with own_gpu(parameters.get("device", "cpu")):
+            _execute(notebook, parameters, folder)
         if (left := receipts.state(notebook, parameters)) != "done":
             raise InputError(f"{notebook} ran to its end, but its receipt in {folder} says: {left}; run it once more.")
-    receipts.write_json(folder / STAMP, receipts.read_receipt(folder)["recorded"]["finished"])
-    return "fresh" if fresh else "done"
+        return "done"
+
+
+def _print_into(file: Path) -> None:
+    """From now on this process prints into a file, what its kernel's own libraries print included."""
+    with open(file, "wb") as log:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+            os.dup2(log.fileno(), stream.fileno())
 
 
 def _execute(notebook: str, parameters: dict[str, Any], folder: Path) -> None:

@@ -1,0 +1,82 @@
+"""GPUs of this machine: which there are, and a claim on one of them for each process that works on it."""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from synthlib.inputs import InputError, choose
+from synthlib.locks import claim
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"  # what CUDA's own libraries read; one device in it is cuda:0 of the process
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them: what it says, else all there are by UUID.
+
+    InputError: they are of several models; an image depends on the model, so that a set must be drawn on one.
+    """
+    if VISIBLE in os.environ:
+        return [name.strip() for name in os.environ[VISIBLE].split(",") if name.strip() not in ("", "-1")]
+    if not shutil.which("nvidia-smi"):
+        return []
+    query = ["nvidia-smi", "--query-gpu=uuid,name", "--format=csv,noheader"]
+    done = subprocess.run(query, capture_output=True, text=True)
+    found = dict(line.split(", ", 1) for line in done.stdout.splitlines()) if done.returncode == 0 else {}
+    if len(set(found.values())) > 1:
+        there = ", ".join(f"{uuid} ({name})" for uuid, name in found.items())
+        raise InputError(
+            f"this machine has GPUs of several models, and images depend on the model: {there}; name those to use, of one "
+            f"model, with {VISIBLE}=UUID,UUID."
+        )
+    return list(found)
+
+
+def chosen_gpus(words: str) -> list[str]:
+    """The GPUs that "all", or a list such as "0,2" of places among the visible ones, means. InputError: there is none."""
+    there = visible_gpus()
+    if not there:
+        raise InputError(
+            f"--gpus is {words!r}, but there is no GPU here that nvidia-smi or {VISIBLE} names; leave it out."
+        )
+    if words == "all":
+        return there
+    places = [str(place) for place in range(len(there))]
+    return [there[int(choose("GPU", place.strip(), places))] for place in words.split(",")]
+
+
+@contextlib.contextmanager
+def own_gpu(device: str) -> Iterator[str]:
+    """While in here one GPU is this process's own, and the only one that it and what it starts can see; gives its name.
+
+    Waits until one is free. "" where none is to be claimed: `device` is no GPU or names one by number, there is none, or Slurm
+    has given the job its own. The claim is a file lock of the user on this machine, freed by the end of the process.
+    """
+    there = visible_gpus() if device in ("auto", "cuda") and "SLURM_JOB_ID" not in os.environ else []
+    if not there:
+        yield ""
+        return
+    home = Path(tempfile.gettempdir()) / f"synthlib-gpus-{os.getuid() if hasattr(os, 'getuid') else 'user'}"
+    told = False
+    while True:
+        for name in there:
+            lock = claim(home / f"{name.replace('/', '-')}.lock", wait=False)
+            if lock is None:
+                continue
+            before = os.environ.get(VISIBLE)
+            os.environ[VISIBLE] = name
+            try:
+                with lock:
+                    yield name
+            finally:
+                os.environ.pop(VISIBLE)
+                os.environ |= {VISIBLE: before} if before is not None else {}
+            return
+        if not told:
+            print(f"Waiting for one of {len(there)} GPUs, which other processes use.", flush=True)
+            told = True
+        time.sleep(1)

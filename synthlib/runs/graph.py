@@ -1,0 +1,112 @@
+"""Graph: what a call of Snakemake is to run, written into a folder of its own that the Snakefile reads and works in.
+
+Each call has its own: calls that share the runs (on one machine, or on nodes of a cluster) share no file of Snakemake's, only
+the steps, which `synthlib run` claims one by one.
+"""
+
+import contextlib
+import os
+import platform
+import shutil
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import psutil
+
+from synthlib import paths, receipts
+from synthlib.digests import notebook_digest
+from synthlib.runs.steps import PlannedStep
+
+SPEC = "step.json"
+# The Snakefile has a rule for each kind of step, by whose name a profile sets memory, time and more.
+RULES = {
+    "01_generate": "generate",
+    "01b_filter": "filter",
+    "02_train": "train",
+    "03_eval": "evaluate",
+    "04_figures": "figures",
+}
+
+
+@dataclass(frozen=True)
+class Engine:
+    """One call of Snakemake: its folder, and the steps that it is to run, each after those it needs."""
+
+    folder: Path
+    steps: list[PlannedStep]
+
+    @property
+    def log(self) -> Path:
+        """What Snakemake prints."""
+        return self.folder / "snakemake.log"
+
+    def ended(self, step: PlannedStep) -> bool:
+        """Whether Snakemake has got a step done."""
+        return _stamp(self.folder, step.name).exists()
+
+    def remove(self) -> None:
+        """Remove its folder, which nobody needs once all is done."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _stamp(folder: Path, name: str) -> Path:
+    return folder / f"{name}.done"
+
+
+def in_parts(steps: list[PlannedStep], parts: int) -> list[PlannedStep]:
+    """The steps, with as many more before each 01_generate step as its shards are to be drawn in, `parts` at most.
+
+    A part is a run of the same notebook on some of the set's shards; the set's own step finds them there. What copies its images
+    from other sets is left in one piece.
+    """
+    from synthlib.data.datasets import read_spec
+    from synthlib.generation.plan import n_rows
+    from synthlib.settings import GenerateSettings
+
+    found = []
+    for step in steps:
+        own = []
+        if step.notebook == "01_generate" and not step.parameters["reuse_dirs"]:
+            given = step.parameters
+            images = n_rows(GenerateSettings(**given), read_spec(given["dataset"], given["classes"], given["domains"]))
+            number = min(parts, -(-images // given["shard_rows"]))
+            own = [_part(step, place, number) for place in range(1, number + 1)] if number > 1 else []
+        found += [*own, replace(step, after=(*step.after, *(part.name for part in own)))]
+    return found
+
+
+def _part(step: PlannedStep, place: int, parts: int) -> PlannedStep:
+    folder = paths.part_dir(step.run_dir, place, parts)
+    own = step.parameters | {"run_dir": folder, "set_dir": step.run_dir, "part": f"{place}/{parts}"}
+    return PlannedStep(f"{step.name}/{place}-of-{parts}", step.notebook, own, step.after)
+
+
+def open_engine(experiment: str, steps: list[PlannedStep]) -> Engine:
+    """Write what a call of Snakemake is to run: of each step its parameters, and the graph of them all.
+
+    What earlier calls on this machine left is removed, unless they still run.
+    """
+    home = paths.resolve(paths.run_dir(experiment, ".engine"))
+    for left in home.glob(f"*.{platform.node()}.*"):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if psutil.Process(int(left.name.rpartition(".")[2])).is_running():
+                continue
+        shutil.rmtree(left, ignore_errors=True)
+    folder = home / f"{time.strftime('%Y%m%d-%H%M%S')}.{platform.node()}.{os.getpid()}"
+    planned = {step.name for step in steps}
+    graph = {}
+    for step in steps:
+        spec = paths.resolve(step.run_dir) / SPEC
+        content = {"notebook": step.notebook, "code": notebook_digest(step.notebook), "parameters": step.parameters}
+        if receipts.read_json(spec) != content:
+            receipts.write_json(spec, content)
+        graph[step.name] = {
+            "notebook": step.notebook,
+            "spec": str(spec),
+            "after": [name for name in step.after if name in planned],
+            "threads": step.parameters.get("threads", 1),
+            "gpu": int(step.parameters.get("device", "cpu") != "cpu"),
+        }
+    receipts.write_json(folder / "graph.json", {"rules": RULES, "steps": graph})
+    return Engine(folder, steps)
