@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from synthlib import paths, receipts
+from synthlib.gpus import own_gpu
 from synthlib.inputs import InputError
 from synthlib.settings import TRICKS, UNKNOWN, GenerateSettings, trick_name
 
@@ -46,6 +47,7 @@ def add_commands(commands: Any) -> None:
     command.add_argument("--batch_size", type=int, help="images drawn at once; part of what an image depends on")
     command.add_argument("--probe-batch", action="store_true", help="first find the largest batch that fits in memory")
     command.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    command.add_argument("--gpus", default="", help="share the set among this machine's GPUs: all, or such as 0,2")
     command.add_argument("--precision", help="float32, float16 or bfloat16 (default: by the device)")
     command.set_defaults(command=_generate)
 
@@ -144,20 +146,43 @@ def _generate(options: argparse.Namespace) -> None:
     )
     given |= {name: value for name in optional if (value := getattr(options, name)) is not None}
     settings = GenerateSettings(**complete("01_generate", given))
-    from synthlib.generation.generate import generate, open_plan
+    with own_gpu(settings.device):  # before torch looks for one
+        if options.probe_batch:
+            settings = _with_probed_batch(settings)
+    if options.gpus:
+        _draw_in_parts(settings, options.gpus)
+    with own_gpu(settings.device):
+        from synthlib.generation.generate import generate, open_plan
 
-    if options.probe_batch:
-        settings = _with_probed_batch(settings)
-    plan = open_plan(settings)
-    print(
-        f"{len(plan)} images: {', '.join(spec.classes)}; {settings.images_per_class} of each class, trick {trick}.",
-        flush=True,
-    )
-    files = generate(plan)  # several such commands may work on one folder: the receipt is written by whoever ends first
+        plan = open_plan(settings)
+        print(
+            f"{len(plan)} images: {', '.join(spec.classes)}; {settings.images_per_class} of each class, trick {trick}.",
+            flush=True,
+        )
+        files = generate(plan)  # several such commands may work on one folder: the first to end writes the receipt
     step = receipts.begin("01_generate", settings)
     step.finish(files)
     count = write_image_folder(files[:-1], outdir)
     print(f"{count} images in {os.path.relpath(outdir)}/<class>/, shards and records in {os.path.relpath(plan.folder)}")
+
+
+def _draw_in_parts(settings: GenerateSettings, gpus: str) -> None:
+    """Draw a set by as many processes as there are GPUs, each with one of its own; what is left, the caller draws."""
+    from synthlib import hub
+    from synthlib.gpus import chosen_gpus
+    from synthlib.runs.graph import in_parts
+    from synthlib.runs.reproduce import Means, run_steps
+    from synthlib.runs.steps import PlannedStep
+
+    if settings.device not in ("auto", "cuda"):
+        raise InputError(f"device is {settings.device!r} with --gpus; expected auto or cuda, each process gets one.")
+    number = len(chosen_gpus(gpus))
+    hub.fetch(settings.model, settings.revision)  # once, before many want it
+    whole = PlannedStep(f"01_generate/{settings.trick}", "01_generate", asdict(settings), ())
+    parts = [step for step in in_parts([whole], number) if step.parameters["part"]]
+    if parts:
+        print(f"Each process says how far it is in {os.path.relpath(paths.resolve(settings.run_dir))}/parts/*/run.log")
+        run_steps(parts, paths.resolve(settings.run_dir) / ".engine", Means(cores=number, gpus=gpus))
 
 
 def _with_probed_batch(settings: GenerateSettings) -> GenerateSettings:

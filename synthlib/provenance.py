@@ -11,6 +11,7 @@ import time
 from typing import Any
 
 from synthlib import paths
+from synthlib.gpus import VISIBLE
 
 RECORDED_PACKAGES = ("torch", "torchvision", "diffusers", "transformers", "timm", "numpy", "pillow", "pyarrow")
 
@@ -29,6 +30,7 @@ def recorded(seconds: float) -> dict[str, Any]:
         "commit": commit(),
         "python": platform.python_version(),
         "versions": versions,
+        "visible_gpus": os.environ.get(VISIBLE, "all"),
         "hardware": ", ".join([f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores", *_gpus()]),
     }
 

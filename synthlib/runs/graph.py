@@ -19,6 +19,7 @@ from synthlib.digests import notebook_digest
 from synthlib.runs.steps import PlannedStep
 
 SPEC = "step.json"
+GRAPH = "graph.json"  # named in the Snakefile, too
 # The Snakefile has a rule for each kind of step, by whose name a profile sets memory, time and more.
 RULES = {
     "01_generate": "generate",
@@ -40,6 +41,11 @@ class Engine:
     def log(self) -> Path:
         """What Snakemake prints."""
         return self.folder / "snakemake.log"
+
+    @property
+    def began(self) -> float:
+        """When it was opened, in seconds as file systems count them."""
+        return (self.folder / GRAPH).stat().st_mtime
 
     def ended(self, step: PlannedStep) -> bool:
         """Whether Snakemake has got a step done."""
@@ -67,7 +73,7 @@ def in_parts(steps: list[PlannedStep], parts: int) -> list[PlannedStep]:
     found = []
     for step in steps:
         own = []
-        if step.notebook == "01_generate" and not step.parameters["reuse_dirs"]:
+        if step.notebook == "01_generate" and not (step.parameters["reuse_dirs"] or step.parameters["part"]):
             given = step.parameters
             images = n_rows(GenerateSettings(**given), read_spec(given["dataset"], given["classes"], given["domains"]))
             number = min(parts, -(-images // given["shard_rows"]))
@@ -82,12 +88,11 @@ def _part(step: PlannedStep, place: int, parts: int) -> PlannedStep:
     return PlannedStep(f"{step.name}/{place}-of-{parts}", step.notebook, own, step.after)
 
 
-def open_engine(experiment: str, steps: list[PlannedStep]) -> Engine:
-    """Write what a call of Snakemake is to run: of each step its parameters, and the graph of them all.
+def open_engine(home: Path, steps: list[PlannedStep]) -> Engine:
+    """Write what a call of Snakemake is to run, into a new folder in `home`: each step's parameters, and the graph of them.
 
-    What earlier calls on this machine left is removed, unless they still run.
+    What earlier calls on this machine left there is removed, unless they still run.
     """
-    home = paths.resolve(paths.run_dir(experiment, ".engine"))
     for left in home.glob(f"*.{platform.node()}.*"):
         with contextlib.suppress(psutil.NoSuchProcess):
             if psutil.Process(int(left.name.rpartition(".")[2])).is_running():
@@ -108,5 +113,5 @@ def open_engine(experiment: str, steps: list[PlannedStep]) -> Engine:
             "threads": step.parameters.get("threads", 1),
             "gpu": int(step.parameters.get("device", "cpu") != "cpu"),
         }
-    receipts.write_json(folder / "graph.json", {"rules": RULES, "steps": graph})
+    receipts.write_json(folder / GRAPH, {"rules": RULES, "steps": graph})
     return Engine(folder, steps)

@@ -1,6 +1,7 @@
 """Reproduce: which steps of an experiment are not done, and Snakemake to do them, with one line a step."""
 
 import contextlib
+import importlib.util
 import math
 import os
 import shutil
@@ -113,7 +114,6 @@ def reproduce(experiment: Experiment, steps: list[PlannedStep], means: Means) ->
     if not waiting:
         print(f"All {len(steps)} steps are done; nothing is run.", flush=True)
         return False
-    options, parts, said, environment = _options(means)
     wanted = {(s.parameters["model"], s.parameters["revision"]) for s in waiting if "model" in s.parameters}
     for model, revision in sorted(wanted):
         hub.fetch(model, revision)  # once, before many steps want it
@@ -121,8 +121,22 @@ def reproduce(experiment: Experiment, steps: list[PlannedStep], means: Means) ->
         from synthlib.data.downloads import download
 
         download(name)
-    call = graph.open_engine(experiment.name, graph.in_parts(waiting, parts))
-    print(f"{len(waiting)} of {len(steps)} steps to do {said}; details in {os.path.relpath(call.log)}", flush=True)
+    print(f"{len(waiting)} of {len(steps)} steps to do", end=": ", flush=True)
+    run_steps(waiting, paths.resolve(paths.run_dir(experiment.name, ".engine")), means)
+    if failed := [step for step in steps if receipts.state(step.notebook, step.parameters) != "done"]:
+        raise InputError(
+            f"{len(failed)} steps are not done, {failed[0].name} among them; run the same command once more."
+        )
+    return True
+
+
+def run_steps(steps: list[PlannedStep], home: Path, means: Means) -> None:
+    """Run steps through Snakemake, which works in a folder in `home`; a line for each. InputError: how many failed, and why."""
+    if importlib.util.find_spec("snakemake") is None:
+        raise InputError("Snakemake is not installed, which runs the steps; pip install 'synthlib[engine]'.")
+    options, parts, said, environment = _options(means)
+    call = graph.open_engine(home, graph.in_parts(steps, parts))
+    print(f"{len(call.steps)} jobs {said}; details in {os.path.relpath(call.log)}", flush=True)
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(paths.root() / "Snakefile")]
     command += ["--directory", str(call.folder), *options]
     with open(call.log, "w") as file:
@@ -133,11 +147,10 @@ def reproduce(experiment: Experiment, steps: list[PlannedStep], means: Means) ->
     except BaseException:
         _end(engine)
         raise
-    failed = [step for step in steps if receipts.state(step.notebook, step.parameters) != "done"]
-    if failed or engine.returncode:
-        raise InputError(f"{len(failed)} steps are not done. {_reason(call, failed)}")
+    left = [step for step in call.steps if not call.ended(step)]
+    if left or engine.returncode:
+        raise InputError(f"{len(left)} steps are not done. {_reason(call, left)}")
     call.remove()
-    return True
 
 
 def _options(means: Means) -> tuple[list[str], int, str, dict[str, str]]:
@@ -216,12 +229,12 @@ def _watch(engine: subprocess.Popen, call: graph.Engine) -> Iterator[str]:
     engine.wait()
 
 
-def _reason(call: graph.Engine, failed: list[PlannedStep]) -> str:
-    """The last line that the first failed step, or a part of it, printed, else where Snakemake's log is."""
-    names = {step.name for step in failed}
-    for step in call.steps:
+def _reason(call: graph.Engine, left: list[PlannedStep]) -> str:
+    """The last line that the first step left printed, else where Snakemake's log is."""
+    for step in left:
         file = paths.resolve(step.run_dir) / LOG
-        lines = file.read_text(encoding="utf-8").strip().splitlines() if file.is_file() else []
-        if lines and not call.ended(step) and (step.name in names or step.parameters.get("part")):
+        of_this_call = file.is_file() and file.stat().st_mtime >= call.began
+        lines = file.read_text(encoding="utf-8").strip().splitlines() if of_this_call else []
+        if lines:
             return f"{step.name}: {lines[-1]}"
     return f"See {call.log}."

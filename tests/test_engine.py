@@ -1,0 +1,182 @@
+"""Several jobs and several calls on one set of runs: parts of a set, GPUs of their own, nothing done twice."""
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+from test_runs import copy_checkout, edit, environment, files, synthlib
+
+from synthlib import paths, receipts
+from synthlib.generation.generate import generate, open_plan
+from synthlib.inputs import InputError
+from synthlib.runs import graph, reproduce
+from synthlib.runs.experiment import read_experiment
+from synthlib.runs.reproduce import Means
+from synthlib.runs.steps import plan_steps
+from synthlib.settings import part_numbers
+
+SHARDS = "papermill_runs/*/01_generate/*/*.parquet"
+RESULTS = ("papermill_runs/*/03_eval/*/results.csv", "figures/*/*.csv")
+
+
+def sha256_of(files):
+    return {path.name: path.read_bytes() for path in files}
+
+
+@pytest.fixture
+def small(settings, tmp_path):
+    """Settings of a set of five shards."""
+    given = {
+        "classes": ["one", "two"],
+        "images_per_class": 5,
+        "num_inference_steps": 2,
+        "batch_size": 2,
+        "shard_rows": 2,
+    }
+    return settings("01_generate", trick="base_class", device="cpu", **given)
+
+
+def parts_of(whole, number):
+    return [
+        replace(whole, run_dir=f"{whole.run_dir}/{place}", set_dir=whole.run_dir, part=f"{place}/{number}")
+        for place in range(1, number + 1)
+    ]
+
+
+def test_a_set_in_parts_is_the_set(small, tmp_path, capsys):
+    alone = replace(small, run_dir=str(tmp_path / "alone"))
+    wanted = sha256_of(generate(open_plan(alone)))
+    made = [generate(open_plan(part)) for part in reversed(parts_of(small, 3))]
+    assert [len(part) - 1 for part in made] == [1, 2, 2]  # five shards, each in one part, and the plan
+    assert sorted(path for part in made for path in part[:-1]) == generate(open_plan(small))[:-1]
+    assert capsys.readouterr().out.splitlines()[-1] == "10 images: 0 drawn, 10 there already."
+    assert sha256_of(generate(open_plan(small))) == wanted
+
+
+def test_a_part_leaves_shards_of_another_layout_for_the_others_to_copy(small, capsys):
+    generate(open_plan(small))
+    layout = replace(small, shard_rows=5)
+    for part in parts_of(layout, 2):
+        generate(open_plan(part))
+    generate(open_plan(layout))
+    assert "drawn" in (said := capsys.readouterr().out) and said.count(" 0 drawn") == 3
+    assert len(list(paths.resolve(small.run_dir).glob("shard-*.parquet"))) == 2
+
+
+def test_a_part_that_is_none_is_one_line(small):
+    assert part_numbers("") == (1, 1) and part_numbers("3/8") == (3, 8)
+    for wrong in ("0/2", "3/2", "1/0", "half", "1/2/3", "-1/2"):
+        with pytest.raises(InputError, match="part is .*; expected such a part as 3/8"):
+            part_numbers(wrong)
+    with pytest.raises(InputError, match="set_dir is ''; expected the set's folder"):
+        replace(small, part="1/2")
+    with pytest.raises(InputError, match="part 6/6 of .* has no shards"):
+        generate(open_plan(parts_of(small, 6)[-1]))
+
+
+def test_sets_are_cut_into_parts_but_for_those_that_copy(own_root):
+    steps = plan_steps(read_experiment("pocket"))
+    cut = {step.name: step for step in graph.in_parts(steps, 64)}
+    shards = -(-300 * 5 // 1000)
+    assert cut["01_generate/digits-base_class"].after == tuple(
+        f"01_generate/digits-base_class/{place}-of-{shards}" for place in range(1, shards + 1)
+    )
+    assert not any(name.startswith("01_generate/digits-merged/") for name in cut)
+    assert set(cut["01_generate/digits-merged"].after) == {
+        f"01_generate/digits-{part}" for part in ("class_prompt", "multi_domain", "random_guidance")
+    }
+    assert graph.in_parts(steps, 1) == steps
+    again = graph.in_parts(list(cut.values()), 64)
+    assert [step.name for step in again if step.name.count("/") > 2] == []  # a part has no parts
+    part = cut[f"01_generate/digits-base_class/1-of-{shards}"]
+    whole = next(step for step in steps if step.name == "01_generate/digits-base_class")
+    assert part.parameters | {"part": "", "set_dir": "", "run_dir": whole.run_dir} == whole.parameters
+
+
+def test_what_a_profile_says_and_a_person_says_otherwise(own_root, monkeypatch):
+    profile = own_root / "mine"
+    profile.mkdir()
+    (profile / "config.yaml").write_text("executor: slurm\nconfig: [parts=8]\njobs: 3\n")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
+    options, parts, said, environment = reproduce._options(Means(str(profile)))
+    assert options == ["--profile", str(profile)] and (parts, said) == (8, "by slurm")
+    assert reproduce._options(Means(str(profile), cores=4, parts=2))[:2] == ([*options, "--cores", "4"], 2)
+    with pytest.raises(InputError, match="--gpus is 'all'; expected none with executor slurm"):
+        reproduce._options(Means(str(profile), gpus="all"))
+    with pytest.raises(InputError, match="unknown profile 'slrm'.*did you mean 'slurm'|unknown profile 'slrm'"):
+        reproduce._options(Means("slrm"))
+    options, parts, said, environment = reproduce._options(Means(cores=4))
+    assert options[-4:] == ["--cores", "4", "--resources", "gpu=3"] and (parts, said) == (3, "on 4 cores and 3 GPUs")
+    options, parts, _, environment = reproduce._options(Means(gpus="0,2"))
+    assert options[-1] == "gpu=2" and parts == 2 and environment["CUDA_VISIBLE_DEVICES"] == "0,2"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert reproduce._options(Means())[0][-1] == "gpu=1"  # one step at a time, that would take a GPU if there were one
+
+
+def test_what_dead_calls_left_is_tidied_and_that_of_live_ones_is_not(own_root):
+    steps = plan_steps(read_experiment("tiny"))
+    mine = graph.open_engine(home := own_root / ".engine", steps)
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    host = os.uname().nodename
+    for name in (f"1.{host}.{dead.pid}", f"1.elsewhere.{dead.pid}"):
+        (home / name).mkdir()
+    assert mine.folder.is_dir() and not mine.ended(steps[0])
+    again = graph.open_engine(home, steps)
+    left = {mine.folder.name, again.folder.name, f"1.elsewhere.{dead.pid}"}
+    assert {folder.name for folder in home.iterdir()} == left
+
+
+@pytest.mark.runs
+def test_two_gpus_share_a_set_and_each_job_has_one_of_its_own(tmp_path):
+    root = copy_checkout(tmp_path / "kit")
+    edit(root / "experiments/tiny.yaml", "generate: {device: cpu", "generate: {device: auto")
+    two = {"CUDA_VISIBLE_DEVICES": "0,1", "TMPDIR": str(tmp_path)}
+    command = [sys.executable, "-m", "synthlib.cli", "reproduce", "tiny", "--cores", "2", "--gpus", "all"]
+    done = subprocess.run(command, cwd=root, env=environment(root) | two, capture_output=True, text=True)
+    assert done.returncode == 0 and "2 GPUs" in done.stdout, done.stdout + done.stderr
+    folder = root / "papermill_runs/tiny/01_generate/digits-class_prompt"
+    made = [receipts.read_receipt(folder / "parts" / f"{place}-of-2") for place in (1, 2)]
+    assert {receipt["recorded"]["visible_gpus"] for receipt in made} == {"0", "1"}
+    assert [len(receipt["outputs"]) for receipt in made] == [3, 3]  # two shards and the plan
+    alone = copy_checkout(tmp_path / "alone")
+    synthlib(alone, "reproduce", "tiny")
+    assert files(root, SHARDS, *RESULTS) == files(alone, SHARDS, *RESULTS)
+
+
+@pytest.mark.runs
+def test_generate_on_all_gpus_is_generate(own_root, monkeypatch, tmp_path_factory):
+    monkeypatch.setenv("TMPDIR", str(tmp_path_factory.mktemp("claims")))
+    words = ["generate", "--classes", "three", "--n_iter", "750", "--ddim_steps", "2", "--outdir"]
+    run = [sys.executable, "-m", "synthlib.cli", *words]
+    subprocess.run([*run, "alone"], cwd=own_root, check=True)
+    gpus = os.environ | {"CUDA_VISIBLE_DEVICES": "0,1"}
+    done = subprocess.run([*run, "shared", "--gpus", "all"], cwd=own_root, env=gpus, capture_output=True, text=True)
+    assert "2 jobs on 2 cores and 2 GPUs" in done.stdout and "1500 images: 0 drawn" in done.stdout, done.stderr
+    assert sha256_of((own_root / ".alone.synthlib").glob("*.parquet")) == sha256_of(
+        (own_root / ".shared.synthlib").glob("*.parquet")
+    )
+    assert len(list((own_root / "shared/three").glob("*.png"))) == 1500
+
+
+@pytest.mark.runs
+def test_four_calls_at_once_never_do_a_step_twice(tmp_path):
+    root = copy_checkout(tmp_path / "kit")
+    counted = tmp_path / "begun"
+    edit(
+        root / "synthlib/receipts.py",
+        "    lock = claim_folder(folder)\n    inputs",
+        f"    lock = claim_folder(folder)\n    open({str(counted)!r}, 'a').write(f'{{folder.name}}\\n')\n    inputs",
+    )
+    command = [sys.executable, "-m", "synthlib.cli", "reproduce", "tiny", "--parts", "2"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    calls = [subprocess.Popen(command, cwd=root, env=environment(root), **pipes) for _ in range(4)]
+    said = [call.communicate()[0] for call in calls]
+    assert [call.returncode for call in calls] == [0] * 4, "\n".join(said)
+    begun = Counter(counted.read_text().split())
+    names = {"1-of-2": 1, "2-of-2": 1, "digits-class_prompt": 1, "digits-class_prompt-resnet": 2, "all": 1}
+    assert begun == names  # resnet: 02_train and 03_eval
+    assert not list((root / "papermill_runs/tiny/.engine").iterdir())

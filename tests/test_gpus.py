@@ -1,0 +1,102 @@
+"""GPUs of one machine, counted and claimed: tried with made-up device lists, on a CPU."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from synthlib.gpus import VISIBLE, chosen_gpus, own_gpu, visible_gpus
+from synthlib.inputs import InputError
+
+TAKE = """
+import sys, time
+from synthlib.gpus import own_gpu
+with own_gpu("auto") as name:
+    import os
+    print(name, os.environ["CUDA_VISIBLE_DEVICES"], flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def own_claims(tmp_path, monkeypatch):
+    """Claims of this test's own, as if nobody else used this machine's GPUs."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    return tmp_path
+
+
+def taker():
+    """A process that takes a GPU, says which, and holds it until its input ends."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    return subprocess.Popen([sys.executable, "-c", TAKE], env=os.environ.copy(), **pipes)
+
+
+def smi(folder, monkeypatch, *lines):
+    """An nvidia-smi that tells of these GPUs."""
+    (folder / "nvidia-smi").write_text("#!/bin/sh\n" + "".join(f"echo '{line}'\n" for line in lines))
+    (folder / "nvidia-smi").chmod(0o755)
+    monkeypatch.delenv(VISIBLE, raising=False)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+
+
+def test_gpus_are_those_of_the_variable_else_all_by_uuid(tmp_path, monkeypatch):
+    smi(tmp_path, monkeypatch, "GPU-a, NVIDIA H100", "GPU-b, NVIDIA H100")
+    assert visible_gpus() == chosen_gpus("all") == ["GPU-a", "GPU-b"] and chosen_gpus("1") == ["GPU-b"]
+    monkeypatch.setenv(VISIBLE, "3, 5")
+    assert visible_gpus() == ["3", "5"] and chosen_gpus("0,1") == ["3", "5"]
+    monkeypatch.setenv(VISIBLE, "-1")
+    assert visible_gpus() == []
+    with pytest.raises(InputError, match="there is no GPU here"):
+        chosen_gpus("all")
+
+
+def test_gpus_that_are_not_there_or_of_two_models_are_refused(tmp_path, monkeypatch):
+    smi(tmp_path, monkeypatch, "GPU-a, NVIDIA H100", "GPU-b, NVIDIA A100")
+    with pytest.raises(InputError, match="several models.*GPU-b .NVIDIA A100"):
+        visible_gpus()
+    monkeypatch.setenv(VISIBLE, "0,1")
+    with pytest.raises(InputError, match="unknown GPU '2'.*Known: 0, 1"):
+        chosen_gpus("0,2")
+
+
+def test_a_machine_whose_driver_does_not_answer_has_no_gpus(tmp_path, monkeypatch):
+    smi(tmp_path, monkeypatch)
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho failed because it could not communicate\nexit 9\n")
+    assert visible_gpus() == []
+
+
+def test_each_process_gets_a_gpu_of_its_own_and_waits_while_none_is_free(own_claims, monkeypatch):
+    monkeypatch.setenv(VISIBLE, "0,MIG-a/1")
+    first, second = taker(), taker()
+    took = {first: first.stdout.readline().split(), second: second.stdout.readline().split()}
+    assert sorted(took.values()) == [["0", "0"], ["MIG-a/1", "MIG-a/1"]]  # its only one, and so cuda:0 of it
+    third = taker()
+    assert third.stdout.readline() == "Waiting for one of 2 GPUs, which other processes use.\n"
+    os.kill(first.pid, signal.SIGKILL)  # the end of a process, however it comes, frees what it held
+    first.wait()
+    assert third.stdout.readline().split() == took[first]
+    for process in (second, third):
+        process.communicate()
+
+
+def test_no_gpu_is_claimed_where_none_is_wanted_or_slurm_gave_one(own_claims, monkeypatch):
+    monkeypatch.setenv(VISIBLE, "7")
+    for device in ("cpu", "cuda:1"):
+        with own_gpu(device) as name:
+            assert name == "" and os.environ[VISIBLE] == "7"
+    with own_gpu("cuda") as name:
+        assert name == "7" and list(own_claims.glob("*/7.lock"))
+    monkeypatch.setenv("SLURM_JOB_ID", "1")
+    with own_gpu("auto") as name:
+        assert name == ""
+
+
+def test_what_could_be_seen_before_can_be_seen_again(own_claims, monkeypatch):
+    monkeypatch.setenv(VISIBLE, "0,1,2")
+    with own_gpu("auto"), own_gpu("cpu"):
+        assert os.environ[VISIBLE] == "0"
+    assert os.environ[VISIBLE] == "0,1,2"
