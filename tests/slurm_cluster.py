@@ -18,6 +18,7 @@ from pathlib import Path
 
 import psutil
 
+SEARCHED = f"{os.environ['PATH']}:/usr/sbin:/sbin"
 COMMANDS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scontrol", "scancel")
 # Short times, so that a dead node is seen, and its jobs go back into the queue, in seconds. Credentials expire early, since a job
 # that is put back waits for that. More CPUs and memory than the machine has (config_overrides), so that jobs run side by side.
@@ -70,7 +71,7 @@ class Cluster:
     def environment(self) -> dict[str, str]:
         """This process's environment, for this cluster alone."""
         others = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "SBATCH_"))}
-        own = {"SLURM_CONF": f"{self.folder}/slurm.conf", "PATH": f"{self.folder}/bin:{os.environ['PATH']}:/usr/sbin"}
+        own = {"SLURM_CONF": f"{self.folder}/slurm.conf", "PATH": f"{self.folder}/bin:{SEARCHED}"}
         return others | own
 
     def ask(self, *words: str) -> str:
@@ -164,6 +165,12 @@ def free_ports(number: int) -> list[int]:
         return [one.getsockname()[1] for one in sockets]
 
 
+def why_not() -> str:
+    """Why no cluster can be started here; "" where one can."""
+    missing = [name for name in COMMANDS if not shutil.which(name, path=SEARCHED)]
+    return f"Slurm's {', '.join(missing)} not installed" if missing else "not root" if os.geteuid() else ""
+
+
 @contextlib.contextmanager
 def slurm_cluster(folder: Path, cpus: int = 4, memory_mb: int = 64_000, grace_s: int = 30) -> Iterator[Cluster]:
     """While in here a cluster of one node runs, with what it needs in `folder` (a short path: sockets lie there).
@@ -171,11 +178,8 @@ def slurm_cluster(folder: Path, cpus: int = 4, memory_mb: int = 64_000, grace_s:
     cpus, memory_mb: what the node says it has, whatever the machine has; grace_s: KillWait, between SIGTERM and SIGKILL.
     RuntimeError, one line: what is missing, or which daemon did not start and its last word.
     """
-    there = {name: shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin") for name in COMMANDS}
-    missing = [name for name, path in there.items() if path is None]
-    if missing or os.geteuid() != 0:
-        what = f"no {', '.join(missing)}" if missing else "not root"
-        raise RuntimeError(f"no Slurm cluster can be started here: {what}; as root: apt-get install slurm-wlm munge.")
+    if reason := why_not():
+        raise RuntimeError(f"no Slurm cluster can be started here: {reason}; as root: apt-get install slurm-wlm munge.")
     node = socket.gethostname().partition(".")[0]
     for name in ("munge", "state", "spool", "bin"):
         (folder / name).mkdir(mode=0o755, parents=True)
@@ -183,7 +187,7 @@ def slurm_cluster(folder: Path, cpus: int = 4, memory_mb: int = 64_000, grace_s:
     (folder / "slurm.conf").write_text(CONFIGURATION.format(**values, grace=grace_s))
     # Snakemake's executor takes SLURM_CONF from the srun that it calls within a job.
     srun = folder / "bin" / "srun"
-    srun.write_text(f'#!/bin/sh\nSLURM_CONF={folder}/slurm.conf exec {there["srun"]} "$@"\n')
+    srun.write_text(f'#!/bin/sh\nSLURM_CONF={folder}/slurm.conf exec {shutil.which("srun", path=SEARCHED)} "$@"\n')
     srun.chmod(0o755)
     key = folder / "munge" / "key"
     key.write_bytes(os.urandom(128))

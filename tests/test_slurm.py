@@ -15,10 +15,10 @@ import psutil
 import pytest
 import yaml
 from conftest import ROOT
-from slurm_cluster import slurm_cluster
+from slurm_cluster import slurm_cluster, why_not
 from test_runs import copy_checkout, environment, executed, files, synthlib
 
-pytestmark = pytest.mark.slurm
+pytestmark = [pytest.mark.slurm, pytest.mark.skipif(bool(why_not()), reason=why_not())]
 
 # What the test must have otherwise than profiles/slurm/config.yaml: squeue, as no accounting is there to ask, and no long waits.
 OVERRIDES = {
