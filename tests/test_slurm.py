@@ -16,6 +16,7 @@ import pytest
 import yaml
 from conftest import ROOT
 from slurm_cluster import slurm_cluster, why_not
+from test_guides import type_all
 from test_runs import copy_checkout, environment, executed, files, synthlib
 
 pytestmark = [pytest.mark.slurm, pytest.mark.skipif(bool(why_not()), reason=why_not())]
@@ -180,3 +181,11 @@ def test_what_either_profile_finished_the_other_finds_finished(resumed, local, c
     jobs = cluster.jobs()
     code, said = Driver(cluster, local).end()
     assert code == 0 and "nothing is run" in said and cluster.jobs() == jobs
+
+
+def test_the_guide_to_slurm(resumed, cluster):
+    """Where its steps are done; what runs jobs is in the tests above."""
+    own = {"PYTHONPATH": str(resumed.root), "SLURM_CONF": cluster.environment["SLURM_CONF"]}
+    own["PATH"] = f"{Path(sys.executable).parent}:{cluster.environment['PATH']}"
+    said = type_all("slurm.md", resumed.root, **own)
+    assert "nothing is run" in said and "4 of 4 steps done" in said and "JOBID STATE TIME" in said
