@@ -9,7 +9,7 @@ reproduce: setup
 	$(BIN)/synthlib reproduce $(EXPERIMENT)
 
 test: setup
-	$(BIN)/pytest -m "not slow and not runs and not realdata and not browser and not slurm"
+	$(BIN)/pytest -m "not slow and not runs and not realdata and not browser and not slurm and not colab"
 
 test-all: setup
 	$(BIN)/pytest

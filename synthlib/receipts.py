@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 
-from synthlib import digests, hub, paths
+from synthlib import digests, hub, mirror, paths
 from synthlib.inputs import InputError, read_yaml
 from synthlib.locks import Lock, claim
 from synthlib.provenance import recorded
@@ -209,15 +209,27 @@ def _key_file(path: Path) -> Path:
 
 
 def write_keyed(path: Path, data: bytes, key: FileKey, seconds: float) -> None:
-    """Write a costly file, then beside it its key and the seconds that its content took to make."""
+    """Write a costly file, then beside it its key and the seconds that its content took to make; then mirror both.
+
+    Not mirrored are parts of shards: they are written anew every two minutes, and the next shard holds their images.
+    """
     write_atomic(path, data)
     write_json(_key_file(path), asdict(key) | {"sha256": digests.sha256_bytes(data), "seconds": round(seconds, 2)})
+    if not path.name.startswith("part-"):
+        mirror.keep(path, _key_file(path))
 
 
 def remove_keyed(path: Path) -> None:
-    """Remove a costly file, if it is there, and its key."""
+    """Remove a costly file, if it is there, and its key, here and in the mirror."""
     path.unlink(missing_ok=True)
     _key_file(path).unlink(missing_ok=True)
+    mirror.drop(path, _key_file(path))
+
+
+def remove_receipt(folder: Path) -> None:
+    """Make a step unfinished, if it is finished, here and in the mirror."""
+    (folder / RECEIPT).unlink(missing_ok=True)
+    mirror.drop(folder / RECEIPT)
 
 
 def seconds_to_make(path: Path) -> float:
@@ -255,9 +267,11 @@ def accept_code(folder: Path) -> None:
         stored = read_json(file)
         if stored["code"] != (code := costly_code(stored["kind"])):
             write_json(file, stored | {"code": code, "kept_from_code": stored["code"]})
+            mirror.keep(file)
     if receipt := read_receipt(folder):  # a step that was interrupted has none
         code = digests.notebook_digest(receipt["notebook"])
         write_json(folder / RECEIPT, receipt | {"code": code, "kept_from_code": receipt["code"]})
+        mirror.keep(folder / RECEIPT)
 
 
 # --- steps ------------------------------------------------------------------------------------------------------------
@@ -279,9 +293,9 @@ class Step:
     lock: Lock
 
     def finish(self, outputs: Iterable[Path]) -> None:
-        """Write the receipt, last of all files, and free the folder."""
-        made = {}
-        for path in map(Path, outputs):
+        """Write the receipt, last of all files, mirror what the mirror lacks, and free the folder."""
+        made, outputs = {}, [Path(path) for path in outputs]
+        for path in outputs:
             name = os.path.relpath(path, self.folder)
             made[name] = {"bytes": path.stat().st_size, "sha256": digests.sha256_file(path)}
         receipt = {
@@ -293,6 +307,7 @@ class Step:
             "recorded": recorded(time.time() - self.started),
         }
         write_json(self.folder / RECEIPT, receipt)
+        mirror.keep_step(self.folder / RECEIPT, outputs)
         self.lock.release()
         print(f"{self.notebook}: receipt written for {len(made)} files in {os.path.relpath(self.folder, paths.root())}")
 
@@ -310,7 +325,7 @@ def begin(notebook: str, settings: object) -> Step:
     lock = claim_folder(folder)
     inputs = input_digests(parameters)
     if state(notebook, parameters) != "done":
-        (folder / RECEIPT).unlink(missing_ok=True)
+        remove_receipt(folder)
     return Step(notebook, folder, parameters, inputs, digests.notebook_digest(notebook), time.time(), lock)
 
 
@@ -363,7 +378,7 @@ def read_output(folder: str | Path, name: str) -> Path:
     if not receipt or name not in receipt["outputs"]:
         raise InputError(f"{folder} has no finished output {name}; run the notebook that makes it again.")
     if not is_whole(folder, name):
-        (folder / RECEIPT).unlink()  # so that the next run makes it again
+        remove_receipt(folder)  # so that the next run makes it again
         raise InputError(f"{folder / name} is missing or damaged (its sha256 is not its receipt's); {_again(receipt)}.")
     return folder / name
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from synthlib import digests, hub, paths, receipts
+from synthlib import digests, hub, mirror, paths, receipts
 from synthlib.data.datasets import DatasetSpec, read_prompts, read_spec
 from synthlib.data.shards import shard_bytes
 from synthlib.devices import compile_for, hardware_name, precision_for
@@ -217,6 +217,7 @@ def generate(plan: Plan) -> list[Path]:
         same_plan = _refuse_other_plans(plan)
         if not same_plan:
             receipts.write_json(folder / PLAN_FILE, _description(plan))
+            mirror.keep(folder / PLAN_FILE)  # without it shards that come back would be another plan's
     missing = [(path, slices) for path, slices in shards if not receipts.is_current(path, key)]
     painter = Painter(settings, plan.spec)
     if missing:
