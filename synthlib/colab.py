@@ -37,7 +37,8 @@ def install() -> None:
     with tempfile.TemporaryDirectory(prefix="synthlib-") as folder:
         constraints = Path(folder) / "constraints.txt"
         constraints.write_text("".join(f"{name}=={version}\n" for name, version in sorted(installed().items())))
-        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        # not --quiet, which would hide what conflicts
+        pip = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check"]
         pip += ["--constraint", str(constraints), "--editable", f"{paths.package().parent}[{WANTED}]"]
         done = subprocess.run(pip, capture_output=True, text=True)
     if done.returncode:
@@ -67,9 +68,10 @@ def installed() -> dict[str, str]:
 def conflict(said: str) -> str:
     """Which requirements cannot be met together, in what pip said, as one line."""
     lines = [line.strip() for line in said.splitlines() if line.strip()]
-    told = [line for line in lines if " depends on " in line or line.startswith("The user requested (constraint)")]
+    told = [line for line in lines if line.startswith("The user requested (constraint)")]
+    told += [line for line in lines if " depends on " in line]
     errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR")]
-    return " / ".join((told or errors or lines[-1:])[:4])
+    return " / ".join((told or errors or lines[-1:])[:6])
 
 
 def keep_on_drive() -> None:

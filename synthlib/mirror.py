@@ -75,7 +75,8 @@ def drop(*files: Path) -> None:
 def bring_back() -> int:
     """Copy what the mirror has and this machine lacks; returns how many files came.
 
-    A costly file comes with its key, and a receipt only after all that it tells of is here with its sha256. Nothing that is here is replaced, but for a key without its file. Says what came in one line.
+    A costly file comes with its key, and a receipt only after all that it tells of is here with its sha256. Nothing that is
+    here is replaced, but for a key without its file. Says what came in one line.
     """
     source = folder()
     if source is None or not source.is_dir():
@@ -122,7 +123,10 @@ def _all_here(receipt: Path, here: Path) -> bool:
         made: dict[str, Any] = json.loads(receipt.read_text(encoding="utf-8"))["outputs"]
     except (OSError, ValueError, KeyError):
         return False
-    return all((here / name).is_file() and digests.sha256_file(here / name) == made[name]["sha256"] for name in made)
+    told = {
+        Path(os.path.normpath(here / name)): one["sha256"] for name, one in made.items()
+    }  # figures are named with ..
+    return all(path.is_file() and digests.sha256_file(path) == sha256 for path, sha256 in told.items())
 
 
 def _place(file: Path) -> Path | None:
