@@ -1,4 +1,4 @@
-"""Write the repository's public address from pyproject.toml into the notebooks (`make badges`); --check only compares."""
+"""Write the public address from pyproject.toml into the notebooks and docs/colab.md (`make badges`); --check only compares."""
 
 import re
 import sys
@@ -17,11 +17,11 @@ def with_address(text: str, address: str) -> str:
 
 
 def main() -> int:
-    """Exit code 1 with --check if a notebook holds another address."""
+    """Exit code 1 with --check if a file holds another address."""
     project = tomllib.loads((FOLDER.parent / "pyproject.toml").read_text(encoding="utf-8"))
     address = project["tool"]["synthlib"]["repository"]
     changed = 0
-    for path in sorted(FOLDER.glob("*.ipynb")):
+    for path in [*sorted(FOLDER.glob("*.ipynb")), FOLDER.parent / "docs" / "colab.md"]:
         old = path.read_text(encoding="utf-8")
         if (new := with_address(old, address)) != old:
             changed += 1

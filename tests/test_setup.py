@@ -85,7 +85,7 @@ def test_notebooks_are_committed_clean(path):
     assert "step.finish(" in cells[-1].source
 
 
-def test_notebooks_hold_the_address_that_pyproject_has():
+def test_notebooks_and_the_guide_to_colab_hold_the_address_that_pyproject_has():
     subprocess.run([sys.executable, ROOT / "notebooks" / "write_badges.py", "--check"], check=True)
 
 
