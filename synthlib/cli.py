@@ -7,7 +7,7 @@ import signal
 import sys
 from pathlib import Path
 
-from synthlib import cli_authors, cli_classifiers, cli_sets, interrupts, paths
+from synthlib import cli_authors, cli_classifiers, cli_sets, interrupts, mirror, paths
 from synthlib.inputs import InputError
 
 
@@ -108,6 +108,7 @@ def _reproduce(options: argparse.Namespace) -> None:
         from synthlib.page.write import write_report
 
         write_report(experiment.name)
+        mirror.keep(page)
     print(f"Page: {os.path.relpath(page)}")
 
 

@@ -101,19 +101,23 @@ def test_what_a_profile_says_and_a_person_says_otherwise(own_root, monkeypatch):
     profile.mkdir()
     (profile / "config.yaml").write_text("executor: slurm\nconfig: [parts=8]\njobs: 3\n")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
-    options, parts, said, environment = reproduce._options(Means(str(profile)))
-    assert options == ["--profile", str(profile)] and (parts, said) == (8, "by slurm")
-    assert reproduce._options(Means(str(profile), cores=4, parts=2))[:2] == ([*options, "--cores", "4"], 2)
+    launch = reproduce._launch(Means(str(profile)))
+    assert (launch.options, launch.parts, launch.said) == (["--profile", str(profile)], 8, "by slurm")
+    own = reproduce._launch(Means(str(profile), cores=4, parts=2))
+    assert own.options == [*launch.options, "--cores", "4"] and own.parts == 2
     with pytest.raises(InputError, match="--gpus is 'all'; expected none with executor slurm"):
-        reproduce._options(Means(str(profile), gpus="all"))
-    with pytest.raises(InputError, match="unknown profile 'slrm'.*did you mean 'slurm'|unknown profile 'slrm'"):
-        reproduce._options(Means("slrm"))
-    options, parts, said, environment = reproduce._options(Means(cores=4))
-    assert options[-4:] == ["--cores", "4", "--resources", "gpu=3"] and (parts, said) == (3, "on 4 cores and 3 GPUs")
-    options, parts, _, environment = reproduce._options(Means(gpus="0,2"))
-    assert options[-1] == "gpu=2" and parts == 2 and environment["CUDA_VISIBLE_DEVICES"] == "0,2"
+        reproduce._launch(Means(str(profile), gpus="all"))
+    with pytest.raises(InputError, match="unknown profile 'slrm'; did you mean 'slurm'"):
+        reproduce._launch(Means("slrm"))
+    launch = reproduce._launch(Means(cores=4))
+    assert launch.options[-4:] == ["--cores", "4", "--resources", "gpu=3"]
+    assert (launch.parts, launch.said) == (3, "on 4 cores and 3 GPUs")
+    launch = reproduce._launch(Means(gpus="0,2"))
+    assert launch.options[-1] == "gpu=2" and launch.parts == 2 and launch.environment["CUDA_VISIBLE_DEVICES"] == "0,2"
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert reproduce._options(Means())[0][-1] == "gpu=1"  # one step at a time, that would take a GPU if there were one
+    assert (
+        reproduce._launch(Means()).options[-1] == "gpu=1"
+    )  # one step at a time, that would take a GPU if there were one
 
 
 def test_what_dead_calls_left_is_tidied_and_that_of_live_ones_is_not(own_root):
@@ -122,11 +126,12 @@ def test_what_dead_calls_left_is_tidied_and_that_of_live_ones_is_not(own_root):
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     host = os.uname().nodename
-    for name in (f"1.{host}.{dead.pid}", f"1.elsewhere.{dead.pid}"):
+    kept = (f"1.elsewhere.{dead.pid}", f"1.{host}.{dead.pid}.remote")
+    for name in (f"1.{host}.{dead.pid}", *kept):
         (home / name).mkdir()
     assert mine.folder.is_dir() and not mine.ended(steps[0])
     again = graph.open_engine(home, steps)
-    left = {mine.folder.name, again.folder.name, f"1.elsewhere.{dead.pid}"}
+    left = {mine.folder.name, again.folder.name, *kept}
     assert {folder.name for folder in home.iterdir()} == left
 
 

@@ -128,9 +128,16 @@ def resumed(cluster, tmp_path_factory):
         }  # fmt: skip
         second = Driver(cluster, root)
         try:
-            first.seen["again_code"], first.seen["again_said"] = second.end()
+            second.wait_until(lambda: second.at_work("evaluate"), "test", 240)
+            second.process.terminate()
+            first.seen["terminated"] = second.end()[0], cluster.jobs("running") | cluster.jobs("pending")
         finally:
             second.process.kill()
+        third = Driver(cluster, root)
+        try:
+            first.seen["again_code"], first.seen["again_said"] = third.end()
+        finally:
+            third.process.kill()
         return first
     finally:
         first.process.kill()
@@ -159,9 +166,9 @@ def test_jobs_of_a_dead_node_go_back_into_the_queue(resumed):
     assert seen["killed"] and set(seen["on_node"]) <= set(seen["queued"])
 
 
-def test_ctrl_c_ends_the_jobs_and_the_same_command_goes_on(resumed):
+def test_ctrl_c_and_sigterm_end_the_jobs_and_the_same_command_goes_on(resumed):
     seen = resumed.seen
-    assert seen["code"] == 130 and not seen["left"]
+    assert seen["code"] == 130 and not seen["left"] and seen["terminated"] == (143, {})
     assert seen["again_code"] == 0, seen["again_said"] + resumed.log()
     kept = {name: when for name, when in executed(resumed.root).items() if name.startswith("01_generate/")}
     assert kept and kept.items() <= seen["executed"].items()

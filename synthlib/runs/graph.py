@@ -88,17 +88,19 @@ def _part(step: PlannedStep, place: int, parts: int) -> PlannedStep:
     return PlannedStep(f"{step.name}/{place}-of-{parts}", step.notebook, own, step.after)
 
 
-def open_engine(home: Path, steps: list[PlannedStep]) -> Engine:
+def open_engine(home: Path, steps: list[PlannedStep], here: bool = True) -> Engine:
     """Write what a call of Snakemake is to run, into a new folder in `home`: each step's parameters, and the graph of them.
 
-    What earlier calls on this machine left there is removed, unless they still run.
+    What earlier calls on this machine left there is removed, unless they still run. That of a call whose jobs ran elsewhere
+    (not `here`) stays, for jobs may outlive it; it removes its folder itself if it ends well.
     """
-    for left in home.glob(f"*.{platform.node()}.*"):
+    for left in home.glob(f"*.{platform.node()}.[0-9]*"):
         with contextlib.suppress(psutil.NoSuchProcess):
-            if psutil.Process(int(left.name.rpartition(".")[2])).is_running():
+            if left.name.endswith(".remote") or psutil.Process(int(left.name.rpartition(".")[2])).is_running():
                 continue
         shutil.rmtree(left, ignore_errors=True)
-    folder = home / f"{time.strftime('%Y%m%d-%H%M%S')}.{platform.node()}.{os.getpid()}"
+    own = f"{platform.node()}.{os.getpid()}" if here else f"{platform.node()}.{os.getpid()}.remote"
+    folder = home / f"{time.strftime('%Y%m%d-%H%M%S')}.{own}"
     planned = {step.name for step in steps}
     graph = {}
     for step in steps:

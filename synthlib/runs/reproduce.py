@@ -5,6 +5,7 @@ import importlib.util
 import math
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -134,18 +135,25 @@ def run_steps(steps: list[PlannedStep], home: Path, means: Means) -> None:
     """Run steps through Snakemake, which works in a folder in `home`; a line for each. InputError: how many failed, and why."""
     if importlib.util.find_spec("snakemake") is None:
         raise InputError("Snakemake is not installed, which runs the steps; pip install 'synthlib[engine]'.")
-    options, parts, said, environment = _options(means)
-    call = graph.open_engine(home, graph.in_parts(steps, parts))
-    print(f"{len(call.steps)} jobs {said}; details in {os.path.relpath(call.log)}", flush=True)
+    launch = _launch(means)
+    call = graph.open_engine(home, graph.in_parts(steps, launch.parts), launch.here)
+    print(f"{len(call.steps)} jobs {launch.said}; details in {os.path.relpath(call.log)}", flush=True)
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(paths.root() / "Snakefile")]
-    command += ["--directory", str(call.folder), *options]
+    command += ["--directory", str(call.folder), *launch.options]
     with open(call.log, "w") as file:
-        engine = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment, cwd=call.folder)
+        engine = subprocess.Popen(
+            command,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env=launch.environment,
+            cwd=call.folder,
+            preexec_fn=None if launch.here else _hear_ctrl_c,
+        )
     try:
         for line in _watch(engine, call):
             print(line, flush=True)
-    except BaseException:
-        _end(engine)
+    except BaseException as error:
+        _end(engine, launch.here or isinstance(error, KeyboardInterrupt))
         raise
     left = [step for step in call.steps if not call.ended(step)]
     if left or engine.returncode:
@@ -153,11 +161,19 @@ def run_steps(steps: list[PlannedStep], home: Path, means: Means) -> None:
     call.remove()
 
 
-def _options(means: Means) -> tuple[list[str], int, str, dict[str, str]]:
-    """Snakemake's options, into how many parts sets are cut, how to say on what steps run, and the jobs' environment.
+@dataclass(frozen=True)
+class _Launch:
+    """How Snakemake is started. here: jobs are this machine's processes; said: on what they run, in words."""
 
-    InputError: an unknown profile, or GPUs that are not there or are another machine's.
-    """
+    here: bool
+    options: list[str]
+    parts: int
+    said: str
+    environment: dict[str, str]
+
+
+def _launch(means: Means) -> _Launch:
+    """What `means` comes to. InputError: an unknown profile, or GPUs that are not there or are another machine's."""
     there = sorted(file.parent.name for file in (paths.root() / "profiles").glob("*/config.yaml"))
     folder = paths.typed(means.profile)
     if not (folder / "config.yaml").is_file():
@@ -176,13 +192,13 @@ def _options(means: Means) -> tuple[list[str], int, str, dict[str, str]]:
         # Without a GPU, too, only one step at a time that would take one.
         options += ["--cores", str(cores), "--resources", f"gpu={max(1, len(gpus))}"]
         said = f"on {cores} cores" + (f" and {len(gpus)} GPUs" if gpus else "")
-        return options, means.parts or int(own.get("parts", max(1, len(gpus)))), said, environment
+        return _Launch(True, options, means.parts or int(own.get("parts", max(1, len(gpus)))), said, environment)
     if means.gpus:
         raise InputError(
             f"--gpus is {means.gpus!r}; expected none with executor {executor}, which gives each job its own."
         )
     options += ["--cores", str(means.cores)] if means.cores else []
-    return options, means.parts or int(own.get("parts", 1)), f"by {executor}", environment
+    return _Launch(False, options, means.parts or int(own.get("parts", 1)), f"by {executor}", environment)
 
 
 def wanted_downloads(steps: list[PlannedStep]) -> list[str]:
@@ -200,8 +216,16 @@ def wanted_downloads(steps: list[PlannedStep]) -> list[str]:
     return [name for name, there in found.items() if not there]
 
 
-def _end(engine: subprocess.Popen) -> None:
-    """Interrupted: Snakemake starts nothing more, and each step that runs ends where its work is in one piece."""
+def _end(engine: subprocess.Popen, told: bool) -> None:
+    """Interrupted: Snakemake starts nothing more, and each step that runs ends where its work is in one piece.
+
+    told: Snakemake has been told by Ctrl-C, or its jobs are this machine's processes. Else it is told so, by which it cancels
+    them; at SIGTERM it would wait for them.
+    """
+    if not told:
+        engine.send_signal(signal.SIGINT)
+        engine.wait()
+        return
     with contextlib.suppress(psutil.NoSuchProcess):
         family = psutil.Process(engine.pid).children(recursive=True)
         engine.terminate()
@@ -210,6 +234,11 @@ def _end(engine: subprocess.Popen) -> None:
                 if "synthlib.cli" in process.cmdline():
                     process.terminate()
     engine.wait()
+
+
+def _hear_ctrl_c() -> None:
+    """What is started in the background may be deaf to it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _watch(engine: subprocess.Popen, call: graph.Engine) -> Iterator[str]:

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from synthlib import paths, receipts
+from synthlib import mirror, paths, receipts
 from synthlib.gpus import own_gpu
 from synthlib.inputs import InputError
 from synthlib.interrupts import Terminated
@@ -90,7 +90,9 @@ def _execute(notebook: str, parameters: dict[str, Any], folder: Path) -> None:
             if error.ename == "InputError":
                 raise InputError(error.evalue) from None
             raise SystemExit(f"{notebook} failed with {error.ename}: {error.evalue}. Its page: {folder / EXECUTED}")
-        except DeadKernelError:
+        except RuntimeError as error:  # of jupyter_client, if it died while it started
+            if not isinstance(error, DeadKernelError) and "Kernel died" not in str(error):
+                raise
             if watch.signal:
                 raise watch.ending() from None
             raise InputError(
@@ -101,6 +103,7 @@ def _execute(notebook: str, parameters: dict[str, Any], folder: Path) -> None:
                 signal.signal(name, handler)
             watch.end()
             os.replace(page, folder / EXECUTED)
+            mirror.keep(folder / EXECUTED)
 
 
 def _in_main_thread() -> bool:
