@@ -1,4 +1,7 @@
-"""Interrupts: SIGTERM (a scheduler that wants its machine back) ends long work between two pieces of it, not within one."""
+"""Interrupts: SIGTERM (a scheduler that wants its machine back) ends long work between two pieces of it, not within one.
+
+And a person's, Ctrl-C or the kernel's: it ends work at once, and a notebook says in one line how to go on.
+"""
 
 import contextlib
 import signal
@@ -17,6 +20,26 @@ class Terminated(Exception):
     def _render_traceback_(self) -> list[str]:
         """IPython shows this in place of a traceback."""
         return [f"Terminated: {self}"]
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C, or an interrupt of the kernel; what was finished is kept."""
+
+    def __init__(self) -> None:
+        super().__init__("what is finished is kept; run this again, and it goes on from there.")
+
+    def _render_traceback_(self) -> list[str]:
+        """IPython shows this in place of a traceback."""
+        return [f"Interrupted: {self}"]
+
+
+@contextlib.contextmanager
+def told_in_one_line() -> Iterator[None]:
+    """Around, or as a decorator of, work that goes on where it was: an interrupt is Interrupted, not a page of traceback."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted from None
 
 
 @contextlib.contextmanager

@@ -9,8 +9,13 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
+from synthlib.interrupts import told_in_one_line
+
 T = TypeVar("T")
 SECONDS_BETWEEN_LINES = 30
+_shown: list[
+    tuple[int, tqdm]
+] = []  # a notebook's bars, the outermost first, each behind the run of a cell that it is of
 
 
 def watched() -> bool:
@@ -19,17 +24,53 @@ def watched() -> bool:
     return (in_kernel and "SYNTHLIB_DRIVER" not in os.environ) or (not in_kernel and sys.stderr.isatty())
 
 
+def _bar(what: str, total: int | None, unit: str) -> tqdm:
+    """A bar in a terminal, or in the output of a notebook's cell.
+
+    There it is on stdout, as stderr has the colour of errors. Bars within one another share a line, because JupyterLab
+    does not move up to an earlier one: an inner bar says where the outer one is, and stands in its place until it ends.
+    """
+    if "ipykernel" not in sys.modules:
+        return tqdm(desc=what, total=total, unit=unit)
+    from IPython import get_ipython
+
+    run = getattr(get_ipython(), "execution_count", 0)
+    while _shown and _shown[-1][0] != run:  # of a run that failed; its traceback keeps it, and it would say more later
+        _shown.pop()[1].disable = True
+    if _shown:
+        outer = _shown[-1][1]
+        what = f"{outer.desc}, {outer.unit} {outer.n + 1} of {outer.total}, {what}"
+    bar = tqdm(desc=what, total=total, unit=unit, file=sys.stdout, position=0, leave=not _shown)
+    _shown.append((run, bar))
+    return bar
+
+
+@contextlib.contextmanager
+def _closing(bar: tqdm | None) -> Iterator[None]:
+    """Close a bar at the end; where that is an error, it stays and shows how far it came."""
+    try:
+        with bar or contextlib.nullcontext():
+            try:
+                yield
+            except BaseException:
+                if bar is not None:
+                    bar.leave = True
+                raise
+    finally:
+        _shown[:] = [(run, other) for run, other in _shown if other is not bar]
+
+
 @contextlib.contextmanager
 def meter(what: str, total: int | None, unit: str) -> Iterator[Callable[..., None]]:
     """Show how far `total` units are, how fast and how long it still takes.
 
     Gives a function add(count, free, note=""): so many more are there; those that are free (found, not made) do not count as
-    speed; a note stands behind the figures until the next one.
+    speed; a note stands behind the figures until the next one. An interrupt in here is told in one line.
     """
     start = shown = time.monotonic()
     done = gratis = 0
     said = None
-    bar = tqdm(desc=what, total=total, unit=unit) if watched() else None
+    bar = _bar(what, total, unit) if watched() else None
 
     def add(count: int, free: bool, note: str = "") -> None:
         nonlocal shown, done, gratis, said
@@ -49,7 +90,7 @@ def meter(what: str, total: int | None, unit: str) -> Iterator[Callable[..., Non
                 flush=True,
             )
 
-    with bar or contextlib.nullcontext():
+    with told_in_one_line(), _closing(bar):
         yield add
 
 

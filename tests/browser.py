@@ -22,12 +22,13 @@ MARKS = [
     pytest.mark.browser,
     pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed"),
 ]
-# As root in a container it has no sandbox; no name is resolved, and nothing is fetched for the browser's own sake.
+# As root in a container it has no sandbox; nothing but this machine is reached, and nothing is fetched for the browser's
+# own sake.
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
     "--no-proxy-server",
-    "--host-resolver-rules=MAP * ~NOTFOUND",
+    "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-domain-reliability",

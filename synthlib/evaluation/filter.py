@@ -15,12 +15,14 @@ from synthlib import receipts
 from synthlib.data.shards import read_table, shard_classes
 from synthlib.evaluation.referee import judge_named, judge_set
 from synthlib.inputs import InputError
+from synthlib.interrupts import told_in_one_line
 from synthlib.settings import FilterSettings
 
 KEPT_COLUMNS = ["image_id", "replicate", "class", "trick", "agrees", "probability"]
 COLUMNS = ["image_id", "replicate", "index", "class", "trick", "judge_class", "agrees", "probability", "kept"]
 
 
+@told_in_one_line()
 def filter_set(settings: FilterSettings, folder: Path) -> tuple[list[Path], pd.DataFrame]:
     """Judge each image of `generated_dir` and choose some; return the files and what the judge said of all (COLUMNS).
 

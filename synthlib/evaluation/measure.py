@@ -16,6 +16,7 @@ from synthlib.evaluation.features import PIXELS, extract_features, split_name
 from synthlib.evaluation.resample import AGAINST_REAL, MEASURES, OF_IMAGES, Images, measure_rows, score_row
 from synthlib.evaluation.scores import score_images
 from synthlib.inputs import InputError, choose
+from synthlib.interrupts import told_in_one_line
 from synthlib.settings import EvaluateSettings
 from synthlib.training.replicates import chosen_images, read_training_set
 
@@ -24,6 +25,7 @@ MOST = 5000  # images of either set that are measured: distances between all pai
 KEPT_PER_CLASS = 60  # in features.safetensors
 
 
+@told_in_one_line()
 def measure_replicates(settings: EvaluateSettings, folder: Path) -> tuple[list[Path], pd.DataFrame]:
     """Take `settings.measures` of the images learned from, each replicate of them, against the real pool, never the test set.
 

@@ -19,6 +19,7 @@ from synthlib.evaluation.evaluate import (
     result_rows,
 )
 from synthlib.evaluation.predict import EVAL_BATCH_SIZE, predict_authors, predict_eval, require_classes
+from synthlib.interrupts import told_in_one_line
 from synthlib.progress import progress
 from synthlib.settings import REAL_TRICKS, EvaluateSettings
 from synthlib.training.checkpoint import LAST, load_model, preparation_of, read_record
@@ -37,6 +38,7 @@ def load_test_images(settings: EvaluateSettings) -> ImageSet:
     return load_real(settings.dataset, settings.split, settings.real_dir, settings.classes, size)
 
 
+@told_in_one_line()
 def evaluate_replicates(real: ImageSet, settings: EvaluateSettings, folder: Path) -> tuple[list[Path], pd.DataFrame]:
     """Test each checkpoint of `trained_dir` on real images; return the files and the rows of results.csv.
 

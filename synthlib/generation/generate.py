@@ -20,7 +20,7 @@ from synthlib.generation.prompts import sources
 from synthlib.generation.resize import filter_name
 from synthlib.generation.reuse import Existing, drawn_files, identities, ranges, read_if_there
 from synthlib.inputs import InputError
-from synthlib.interrupts import sigterm_between_pieces
+from synthlib.interrupts import sigterm_between_pieces, told_in_one_line
 from synthlib.locks import claim
 from synthlib.progress import meter
 from synthlib.settings import IMAGE_TRICKS, GenerateSettings, part_numbers
@@ -198,6 +198,7 @@ def _held(path: Path) -> bool:
     return lock is None
 
 
+@told_in_one_line()
 def generate(plan: Plan) -> list[Path]:
     """Draw what is missing of a plan, or of the part of it that the settings name; return these shards, then its plan file.
 
