@@ -35,7 +35,8 @@ SETTINGS = {
     "@jupyterlab/notebook-extension:tracker": {"windowingMode": "none"},
     "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False},
 }
-# What the outputs of a cell are: [{count, text, error, stderr, pictures, broken, tables, cut}], in order, code cells only.
+# What the outputs of a cell are: [{count, text, red, pictures, broken, tables, cut}], in order, code cells only. Red is the
+# text in the colour of errors: errors and stderr, which the page does not tell apart.
 READ_CELLS = """(panel) => [...panel.querySelectorAll(".jp-CodeCell")].map((cell) => {
     const all = (what) => [...cell.querySelectorAll(`.jp-OutputArea-output${what}`)];
     const text = (found) => found.map((one) => one.innerText).join("\\n");
@@ -43,8 +44,7 @@ READ_CELLS = """(panel) => [...panel.querySelectorAll(".jp-CodeCell")].map((cell
     return {
         count: cell.querySelector(".jp-InputArea-prompt").innerText.trim(),
         text: text(all("")),
-        error: text(all("[data-mime-type='application/vnd.jupyter.error']")),
-        stderr: text(all("[data-mime-type='application/vnd.jupyter.stderr']")),
+        red: text(all(":is([data-mime-type$='.error'], [data-mime-type$='.stderr'])")),
         pictures: pictures.filter((one) => one.complete && one.naturalWidth > 0).length,
         broken: pictures.filter((one) => one.complete && !one.naturalWidth).length,
         tables: all(" table").length,
@@ -143,12 +143,15 @@ class Notebook:
         until(self.at_rest, "an idle kernel")
         return self.cells()
 
-    def run_all(self) -> list[dict[str, Any]]:
-        """Run > Run All Cells; what the code cells show once all have run or one failed."""
-        self.choose("Run", "Run All Cells")
-        started = f"{OPEN} .jp-CodeCell .jp-InputArea-prompt"
-        until(lambda: self.page.locator(started).first.inner_text().strip() not in ("[ ]:", ""), "the first cell")
-        return self.wait()
+    def run(self, entry: str) -> None:
+        """Choose an entry of the menu Run; returns once the first of its cells waits for the kernel, or ran."""
+        before = [cell["count"] for cell in self.cells()]
+        self.choose("Run", entry)
+        until(lambda: [cell["count"] for cell in self.cells()] != before, entry)
+
+    def wait_for(self, happened: Callable[[], Any], what: str) -> Any:
+        """What `happened` returns, once that is true; AssertionError where a cell fails meanwhile."""
+        return until(happened, what, lambda: next((cell["red"] for cell in self.cells() if cell["red"]), None))
 
     def interrupt(self) -> list[dict[str, Any]]:
         """Kernel > Interrupt Kernel; what the code cells show once the kernel is idle."""
@@ -180,7 +183,6 @@ def opened(browser: Browser, address: str, name: str) -> Iterator[Notebook]:
         notebook = Notebook(page, asked)
         until(notebook.at_rest, "the kernel's start")
         yield notebook
-        notebook.choose("File", "Save Notebook")
         notebook.choose("Kernel", "Shut Down Kernel")
         notebook.without_kernel().wait_for()
     finally:

@@ -30,7 +30,7 @@ from synthlib.evaluation.clip_zero_shot import (
 )
 from synthlib.evaluation.referee import glyph_logits
 from synthlib.inputs import InputError
-from synthlib.results.label_noise import label_noise
+from synthlib.results.label_noise import label_noise, noise_view
 
 WORDS, TEMPLATES = ["apple", "lawn mower", "sea"], ["a photo of a {}.", "{}!"]
 TINY = {
@@ -311,6 +311,9 @@ def test_label_noise_of_six_images_is_what_one_counts_by_hand():
     first = table.iloc[0]
     assert first.disagree_percent == 50 and first.low_percent == pytest.approx(18.7616, abs=1e-3)
     assert first.high_percent == pytest.approx(81.2384, abs=1e-3) and (table.referee_error_percent == 2.5).all()
+    view = noise_view(table)
+    assert view.columns.tolist() == ["all", "plain", "many"] and view.index.tolist() == ["all", "cat", "dog"]
+    assert view.loc["all", "all"] == "3 of 6: 50.0 [18.8, 81.2]" and view.loc["dog", "plain"].startswith("0 of 1: 0.0 ")
     alone = label_noise(logits, labels, ["plain"] * 6)
     assert alone["group"].unique().tolist() == ["plain"] and alone["class"].tolist() == ["all", "0", "1"]
     assert alone.referee_error_percent.isna().all()

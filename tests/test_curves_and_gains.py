@@ -102,6 +102,15 @@ def test_two_conditions_have_no_rank_correlation_and_three_no_interval():
     assert found["correlation"] == 1 and np.isnan(found["correlation_low"])
 
 
+def test_the_table_of_rank_correlations_says_what_the_panels_say_and_only_what_differs():
+    three = diversity(("base_class", "multi_domain", "merged"))
+    both = pd.concat([three, three[three["trick"] != "merged"].assign(init="imagenet")])
+    view = diversity_plots.correlation_view(diversity_plots.correlation_table(both))
+    assert view["rank correlation"].tolist() == ["ρ = 1.00, n = 3", "no ρ, n = 2"]
+    assert view["init"].tolist() == ["scratch", "imagenet"] and "protocol" not in view
+    assert diversity_plots.correlation_view(diversity_plots.correlation_table(both.iloc[:0])).empty
+
+
 def test_diversity_has_a_panel_a_measure_and_one_legend():
     figure = diversity_plots.diversity_figure(diversity(measures=("vendi_per_class", "recall")))
     assert len(figure.axes) == 2 and len(figure.legends) == 1

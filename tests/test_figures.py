@@ -198,13 +198,14 @@ def test_figures_draw_a_table_as_the_tables_module_makes_it():
 def test_the_sample_grid_puts_each_image_in_its_cell():
     # two tricks x two classes, four images of 8 x 8 pixels a cell, all of one grey: 10, 20 / 30, not run
     cell = [np.full((4, 3, 8, 8), grey, np.uint8) for grey in (10, 20, 30)]
-    ax = figures.plot_sample_grid([[cell[0], cell[1]], [cell[2], None]], ["base class", "merged"], ["zero", "one"])
+    ax = figures.plot_sample_grid([[cell[0], cell[1]], [cell[2], None]], ["base_class", "merged"], ["zero", "one"])
     canvas = ax.images[0].get_array()
     assert canvas.shape == (17 + 3 + 17, 17 + 3 + 17, 3)  # cells of 8 + 1 + 8 pixels, 3 apart
     assert [canvas[0, 0, 0], canvas[16, 36, 0], canvas[20, 16, 0]] == [10, 20, 30]
     assert canvas[8, 0, 0] == 255  # the gap in a cell
     assert texts(ax) == ["not run"]
     assert [label.get_text() for label in ax.get_xticklabels()] == ["zero", "one"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["base class", "merged"]
 
 
 def test_a_cell_with_fewer_images_leaves_the_rest_white():

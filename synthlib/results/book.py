@@ -37,6 +37,7 @@ class Book:
         self._defined = read_yaml(paths.results_file())
         self._made: list[Path] = []
         self._numbers: list[pd.DataFrame] = []
+        pd.set_option("display.max_colwidth", None)  # a notebook shows remarks whole, not their first 50 characters
 
     def __contains__(self, result: str) -> bool:
         return result in self.settings.results
@@ -122,10 +123,10 @@ class Book:
         if numbers is not None:
             self._write(result, numbers, stem.name)
 
-    def numbers(self, result: str, numbers: pd.DataFrame, part: str) -> pd.DataFrame:
-        """Keep further numbers of a result, as CSV; returns them."""
+    def numbers(self, result: str, numbers: pd.DataFrame, part: str, view: pd.DataFrame | None = None) -> pd.DataFrame:
+        """Keep further numbers of a result, as CSV; returns what people read."""
         self._write(result, numbers, f"{self._defined[result]['file']}_{part}")
-        return numbers
+        return numbers if view is None else view
 
     def finish(self) -> list[Path]:
         """Write results.csv, every number of the tables and figures in one long table; return all files.

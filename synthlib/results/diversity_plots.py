@@ -88,6 +88,16 @@ def correlation_table(
     return pd.DataFrame(table, columns=[*PANEL, *numbers])
 
 
+def correlation_view(table: pd.DataFrame) -> pd.DataFrame:
+    """`correlation_table` for people: a line a panel, the correlation in the words of the panel's title."""
+    shown = [name for name in PANEL if name not in VARIANTS or table[name].nunique() > 1]
+    view = table[shown].rename(columns=lambda name: name.replace("dataset", "data set").replace("_", " "))
+    view["evaluation mode"] = table["evaluation_mode"].map(MODE_LABELS)
+    view["measure"] = table["measure"].map(measure_label)
+    view["rank correlation"] = [correlation_words(row) for _, row in table.iterrows()]
+    return view.assign(method=table["correlation_method"])
+
+
 def plot_diversity_against_accuracy(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """F4, one panel: a measure of the generated images (x) against accuracy (y), by condition and replicate.
 

@@ -70,7 +70,7 @@ def plot_sample_grid(
     canvas = np.full((len(cells) * step_y - wide, len(column_names) * step_x - wide, 3), 255, dtype=np.uint8)
     across_page = ONE_COLUMN if len(column_names) <= 3 else TWO_COLUMN
     inches = (across_page - 0.35 - 0.06 * max(map(len, row_names), default=0)) / len(column_names)
-    column_names = [name.replace("_", " ") for name in column_names]
+    row_names, column_names = ([name.replace("_", " ") for name in names] for names in (row_names, column_names))
     longest = max(map(len, column_names)) * 0.068  # inches, at 7.5 points
     slanted = longest > inches
     if slanted:  # the last one reaches beyond its column

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from synthlib.inputs import InputError
+from synthlib.results import trick_label
 from synthlib.results.statistics import wilson_interval, wilson_method
 
 if TYPE_CHECKING:
@@ -66,3 +67,13 @@ def label_noise(
             share = (round(value, 4) for value in wilson_interval(misses, total))
             rows.append((group, name, total, misses, *share, wilson_method(total), referee_error_percent))
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype({"referee_error_percent": float})
+
+
+def noise_view(table: pd.DataFrame) -> pd.DataFrame:
+    """What a person reads of `label_noise`: a row for each class, a column for each group, "8 of 30: 26.7 [14.2, 44.4]" %."""
+    shares = zip(*(table[name] for name in COLUMNS[2:7]), strict=True)
+    words = [f"{wrong} of {n}: {share:.1f} [{low:.1f}, {high:.1f}]" for n, wrong, share, low, high in shares]
+    places = pd.MultiIndex.from_arrays([table["class"], table["group"].map(trick_label)])
+    view = pd.Series(words, index=places).unstack(fill_value="")
+    view = view.reindex(index=table["class"].unique(), columns=places.unique(1))
+    return view.rename_axis(index=None, columns="disagrees, %")
