@@ -5,6 +5,7 @@ SYNTHLIB_SCREENSHOTS names a folder for pictures of each notebook, to be looked 
 
 import os
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -133,8 +134,11 @@ def test_an_interrupted_drawing_says_so_in_one_line_and_goes_on_where_it_was(by_
     assert outputs(kit / MADE / step) == outputs(by_hand[0] / MADE / step)
 
 
-def test_an_interrupted_training_keeps_what_is_finished_and_ends_with_the_same_checkpoints(other, browser, screenshots):
+def test_an_interrupted_training_keeps_what_is_finished_and_ends_with_the_same_checkpoints(
+    by_hand, other, browser, screenshots
+):
     kit, address = other
+    shutil.copytree(by_hand[0] / MADE / "01_generate", kit / MADE / "01_generate", dirs_exist_ok=True)
     made = kit / MADE / "02_train/digits-merged-resnet"
     with opened(browser, address, "02_train") as notebook:
         training = notebook.number("train_replicates(images")

@@ -90,6 +90,20 @@ def test_an_error_midway_keeps_what_was_drawn(plan, blocks):
     assert len(blocks) == n + 3 and len(read_table(files[0])) == 16
 
 
+def test_an_interrupt_keeps_what_was_drawn_and_is_one_line_that_says_how_to_go_on(plan, blocks):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    blocks.stop_after, blocks.then = 1, interrupt
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        generate(plan("a", images_per_class=8))
+    [line] = stopped.value._render_traceback_()
+    assert line == "Interrupted: what is finished is kept; run this again, and it goes on from there."
+    n = len(blocks)
+    generate(plan("a", images_per_class=8))
+    assert len(blocks) == n + 3
+
+
 def test_what_is_drawn_is_saved_every_two_minutes(plan, blocks, monkeypatch):
     monkeypatch.setattr(module, "SECONDS_BETWEEN_PARTS", 0)
     written = []
