@@ -4,7 +4,7 @@ VENV ?= .venv
 EXPERIMENT ?= pocket
 BIN = $(VENV)/bin
 
-.PHONY: setup reproduce test test-all lint lab reference picture badges clean
+.PHONY: setup reproduce test test-all lint lab reference picture badges cells clean
 reproduce: setup
 	$(BIN)/synthlib reproduce $(EXPERIMENT)
 
@@ -33,6 +33,10 @@ picture:
 
 badges: setup
 	$(BIN)/python notebooks/write_badges.py
+
+# The commands in docs/one_cell.md, from experiments/.
+cells: setup
+	$(BIN)/python -m synthlib.runs.cells docs/one_cell.md
 
 setup: $(VENV)/.installed
 

@@ -61,6 +61,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.set_defaults(command=_report)
 
+    command = commands.add_parser("cells", help="the command of every table cell, with the published value beside it")
+    command.add_argument("experiment")
+    command.add_argument("--only", nargs="+", default=[], metavar="ID", help="only of these results, such as T1 F2")
+    command.add_argument("--markdown", action="store_true", help="as folded Markdown tables")
+    command.set_defaults(command=_cells)
+
     command = commands.add_parser("status", help="which steps of an experiment are done, stale (why) or missing")
     command.add_argument("experiment")
     command.add_argument("--verify", action="store_true", help="check every file's sha256, not only its size")
@@ -116,6 +122,13 @@ def _report(options: argparse.Namespace) -> None:
     from synthlib.page.write import write_report
 
     print(f"Page: {os.path.relpath(write_report(options.experiment, options.reference))}")
+
+
+def _cells(options: argparse.Namespace) -> None:
+    from synthlib.runs.cells import cells_markdown, cells_text
+    from synthlib.runs.experiment import read_experiment
+
+    print((cells_markdown if options.markdown else cells_text)(read_experiment(options.experiment), options.only))
 
 
 def _status(options: argparse.Namespace) -> None:
