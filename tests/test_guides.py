@@ -1,5 +1,6 @@
 """Every command of a guide is typed as it stands there, in order, in one folder; what is not says why."""
 
+import json
 import os
 import re
 import shutil
@@ -12,22 +13,66 @@ import pandas as pd
 import pytest
 from conftest import ROOT
 from PIL import Image
+from test_authors_commands import write_bars
 from test_downloads import png, serve
 from test_exchange import write_folder
 from test_runs import copy_checkout
+from tiny_models import write_tiny_sd, write_tiny_sdxl, write_tiny_single_file
 
 from synthlib.data.datasets import read_spec
 from synthlib.data.real import load_real
 from synthlib.data.shards import load_shards, read_shards
 
-BLOCK = re.compile(r"(?P<reason><!--[^>]*-->\n)?```(?P<kind>bash|python)\n(?P<text>.*?)```", re.S)
+BLOCK = re.compile(r"(?P<marks>(?:<!--[^>]*-->\n)*)```(?P<kind>bash|python)\n(?P<text>.*?)```", re.S)
+# Before a block: why it is not run, or why the lines that begin with some words are not.
+MARK = re.compile(r"<!-- not run (?:here|in the tests of this page)(?:, (?P<line>[^:]+))?: \S.+ -->")
+PAGES = {path.name: path for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]}
 
 
-def blocks(page):
-    """(kind, text, why it is not run or "") of each block of commands."""
-    found = [(m["kind"], m["text"], m["reason"] or "") for m in BLOCK.finditer((ROOT / "docs" / page).read_text())]
-    assert len(found) == (ROOT / "docs" / page).read_text().count("\n```") // 2, "a block of another kind"
-    return found
+def blocks(text):
+    """(kind, what is to be typed of it) of each block of commands; without what is marked, and what CI types by itself."""
+    in_ci = re.findall(r"^stage (make .+)$", (ROOT / ".ci" / "run").read_text(), re.M)
+    found = list(BLOCK.finditer(text))
+    assert len(found) == len(re.findall(r"^ *```", text, re.M)) // 2, "a block of another kind"
+    for block in found:
+        kept = [line for line in block["text"].splitlines() if line.partition("#")[0].strip() not in in_ci]
+        for comment in block["marks"].splitlines():
+            mark = MARK.fullmatch(comment)
+            assert mark, f"{comment} is no mark; expected <!-- not run here: why -->"
+            rest = [line for line in kept if mark["line"] and not line.startswith(mark["line"])]
+            assert len(rest) < len(kept), f"{comment} marks nothing"
+            kept = rest
+        yield block["kind"], "\n".join(kept).strip()
+
+
+def not_accounted_for(page, text):
+    """The blocks of a page that nothing types, marks, or runs in CI."""
+    tests = "".join(path.read_text() for path in (ROOT / "tests").glob("test_*.py"))
+    typed = re.findall(r'type_all\("([^"]+)"', tests)
+    return [block for _, block in blocks(text) if block and page not in typed]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_is_typed_by_a_test_or_says_why_not(page):
+    assert not_accounted_for(page, PAGES[page].read_text()) == []
+
+
+def test_a_command_that_nobody_types_is_found():
+    new = "```bash\nsynthlib new\nmake reproduce   # in .ci/run\n```\n"
+    assert not_accounted_for("new.md", new) == ["synthlib new"]
+    assert not_accounted_for("new.md", f"<!-- not run here, synthlib new: it is new -->\n{new}") == []
+    assert not_accounted_for("new.md", f"<!-- not run here: it is new -->\n{new}") == []
+    assert not_accounted_for("new.md", "```bash\nmake test\n```\n") == []
+    for wrong in ("<!-- not run here -->", "<!-- later -->", "<!-- not run here, synthlib old: it is old -->"):
+        with pytest.raises(AssertionError, match="is no mark|marks nothing"):
+            not_accounted_for("new.md", f"{wrong}\n{new}")
+    with pytest.raises(AssertionError, match="another kind"):
+        not_accounted_for("new.md", "```sh\nls\n```\n")
+
+
+def test_the_readme_leads_to_every_guide():
+    text = PAGES["README.md"].read_text()
+    assert [page for page in PAGES if page != "README.md" and f"(docs/{page})" not in text] == []
 
 
 def type_all(page, root, **environment):
@@ -35,15 +80,89 @@ def type_all(page, root, **environment):
     bin_dir = Path(sys.executable).parent
     env = os.environ | {"PATH": f"{bin_dir}:{os.environ['PATH']}", "SYNTHLIB_ROOT": str(root)} | environment
     said = ""
-    for kind, text, reason in blocks(page):
-        if reason:
-            assert re.fullmatch(r"<!-- not run [^:]*: .+-->\n", reason), reason
-            continue
+    for kind, text in blocks(PAGES[page].read_text()):
         command = ["bash", "-euo", "pipefail", "-c", text] if kind == "bash" else [sys.executable, "-c", text]
         done = subprocess.run(command, cwd=root, env=env, capture_output=True, text=True)
         said += done.stdout
         assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
     return said
+
+
+def with_finished_runs(root, *names):
+    """What `make reproduce` has made in the checkout of some folders below papermill_runs, so that it is not made again."""
+    for name in names:
+        if (ROOT / "papermill_runs" / name).is_dir():
+            shutil.copytree(ROOT / "papermill_runs" / name, root / "papermill_runs" / name)
+
+
+def with_reference(root):
+    """The committed runs, where a page reads them."""
+    (root / "figures").mkdir()
+    (root / "figures" / "reference").symlink_to(ROOT / "figures" / "reference")
+
+
+@pytest.mark.runs
+def test_the_readme(own_root, record_server):
+    with_reference(own_root)
+    with_finished_runs(own_root, "pocket")
+    subprocess.run([sys.executable, "-m", "synthlib.cli", "reproduce", "pocket"], cwd=own_root, check=True)
+    serve(record_server, "cifar10_generated_merged_32A")
+    write_folder(own_root / "my_images", {"cat": 3, "dog": 2})
+    write_bars(own_root / "data" / "cifar10", "cifar10", count=2)  # stands for the real images
+    said = type_all("README.md", own_root, HF_HOME=str(own_root / "cache"))
+    assert (own_root / "figures/pocket_full/reference.html").is_file()
+    assert "All 9 steps are done; nothing is run." in said and "60.5, authors' README" in said
+    assert "images in my_digits/<class>/" in said and "cifar10_generated_merged_32A is in data" in said
+    assert (own_root / "saved_models/best_on_test_model.safetensors").is_file() and "authors mode" in said
+    assert "steps would run" in said
+
+
+@pytest.mark.runs
+def test_the_guide_to_one_cell(own_root):
+    with_finished_runs(own_root, "smoke")
+    said = type_all("one_cell.md", own_root)
+    assert "6 of 6 steps would run" in said and "digits    resnet        base class" in said
+    assert "synthlib reproduce pocket_full --cell T2/digits/merged/vit" in said
+    steps = {path.parent.name for path in (own_root / "papermill_runs/smoke").rglob("receipt.json")}
+    assert {"digits-base_class", "digits-base_class-resnet"} <= steps
+
+
+@pytest.mark.runs
+def test_the_guide_from_a_number_to_its_image(own_root):
+    """Its blocks compute each number from the one before it, and assert that they are the same."""
+    with_reference(own_root)
+    cell = "digits-base_class"
+    with_finished_runs(own_root, *(f"pocket/{step}" for step in (
+        f"01_generate/{cell}", f"02_train/{cell}-resnet", f"03_eval/{cell}-resnet")))  # fmt: skip
+    said = type_all("how_a_number_comes_to_be.md", own_root)
+    assert "digits-base_class-three-r0-000000: same pixels" in said and "300 images for replicate 0" in said
+    assert Image.open(own_root / "three_again.png").size == (32, 32)
+    assert {path.name for path in (own_root / "papermill_runs/pocket/03_eval").iterdir()} == {f"{cell}-resnet"}
+
+
+def tiny_models(folder):
+    """models/: a small Stable Diffusion of 64 pixels as a folder and as a single file, and an SDXL."""
+    write_tiny_sd(folder / "my_sd", width=32)
+    config = folder / "my_sd/unet/config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"sample_size": 8}))
+    (folder / "single").mkdir()
+    write_tiny_single_file(folder / "my_sd", folder / "single/my_sd.safetensors")
+    shutil.copytree(folder / "my_sd/tokenizer", folder / "single/tokenizer")
+    write_tiny_sdxl(folder / "my_sdxl")
+
+
+@pytest.mark.runs
+def test_the_guide_to_another_generator(own_root):
+    own_experiments(own_root)
+    tiny_models(own_root / "models")
+    said = type_all("another_generator.md", own_root)
+    assert "my_sd and my_sd.safetensors drew the same 8 images" in said and "EulerDiscreteScheduler" in said
+    assert "points" in said
+    drew = {}
+    for name in ("with_mine", "with_embedded"):
+        drew[name] = read_shards(own_root / f"papermill_runs/{name}/01_generate/digits-base_class")
+    assert {str(images.column("model")[0]) for images in drew.values()} == {"my_sd", "synthlib/pocket"}
+    assert (drew["with_mine"].column("seed") == drew["with_embedded"].column("seed")).all()
 
 
 @pytest.mark.runs
@@ -88,6 +207,9 @@ def test_the_guide_to_own_data(own_root):
     assert (run["n_test"] == len(real.labels)).all() and set(run["trick"]) == {"base_class", "multi_domain"}
     assert set(table["status"]) == {"run", "not run: this experiment leaves it out"}
     assert "my_models/trained_model.safetensors" in said
+    named = pd.read_csv(own_root / "papermill_runs/house_numbers/03_eval/house_numbers-multi_domain-resnet/results.csv")
+    assert (named["dataset"] == "house_numbers").all() and (named["n_test"] == len(real.labels)).all()
+    assert (named["n_train"] == 36).all()
     rows = pd.read_csv(own_root / "papermill_runs/mine/03_eval/results.csv")
     assert rows["n_test"].unique().tolist() == [len(real.labels)] and rows["training_seed"].nunique() == 3
 
