@@ -191,10 +191,7 @@ def test_a_checkout_whose_installation_was_cut_off_does_not_count_as_installed(t
     assert colab.is_installed()
 
 
-def test_the_guide_says_of_each_block_why_it_is_not_run_and_names_the_versions_tested():
-    from test_guides import blocks
-
-    assert all(reason.startswith("<!-- not run here: ") for _, _, reason in blocks("colab.md"))
+def test_the_guide_names_the_versions_tested():
     guide = (ROOT / "docs" / "colab.md").read_text()
     listed = (ROOT / "tests" / "colab_constraints.txt").read_text().splitlines()
     tested = dict(line.split("==") for line in listed if "==" in line)
