@@ -197,6 +197,16 @@ def test_the_page_benchmark_opens_a_page_beside_a_blank_one(run, tmp_path):
         check_spread(result["page_over_blank"][name], 2)
 
 
+@pytest.mark.runs
+def test_the_engine_benchmark_counts_every_part_and_step(run):
+    result = run("bench_engine", "--shards", "2", "--steps", "6", "--repeats", "1")
+    check_described(result, "bench_engine")
+    check_spread(result["parts"]["notebook_seconds"], 2)
+    assert result["parts"]["seconds_in_all"] >= result["parts"]["seconds_until_the_last"] > 0
+    check_spread(result["done"]["seconds"], 1)
+    assert result["done"]["steps"] == 3 * 3 + 1  # guidance 1 and 1.01, and the random one; figures
+
+
 def test_every_benchmark_has_a_result_whose_figures_the_page_shows():
     page = (FOLDER / "README.md").read_text(encoding="utf-8")
     assert {result["benchmark"] for result in RESULTS.values()} == {
@@ -223,6 +233,12 @@ def test_every_benchmark_has_a_result_whose_figures_the_page_shows():
         found, ratio = opened["seconds"][f"page, {name}"], opened["page_over_blank"][name]
         assert f"| {name} | {found['median']:.2f} ({found['min']:.2f} to {found['max']:.2f}) |" in page
         assert f"| {ratio['median']:.1f} ({ratio['min']:.1f} to {ratio['max']:.1f}) |" in page
+    engine = RESULTS["bench_engine"]
+    parts, done = engine["parts"], engine["done"]
+    own, looked = parts["notebook_seconds"], done["seconds"]
+    assert f"| {engine['settings']['shards']} parts | {own['median']:.1f} ({own['min']:.1f} to {own['max']:.1f}) | " in page
+    assert f"| {parts['overhead_seconds_a_part']:.1f} |" in page
+    assert f"{done['steps']} steps are seen to be done in {looked['median']:.1f} s ({looked['min']:.1f} to" in page
     assert "No GPU was at hand" in page and RESULTS["bench_sd15_gpu_toy_cpu"]["toy"] is True
 
 
