@@ -98,6 +98,7 @@ def _reproduce(options: argparse.Namespace) -> None:
         return
     settle_older_code(steps, options.redo, options.keep)
     signal.signal(signal.SIGTERM, interrupts.raise_terminated)
+    mirror.catch_up()
     ran = reproduce(experiment, steps, Means(options.profile, options.cores, options.parts, options.gpus))
     from synthlib.results import compare
 
@@ -114,7 +115,6 @@ def _reproduce(options: argparse.Namespace) -> None:
         from synthlib.page.write import write_report
 
         write_report(experiment.name)
-        mirror.keep(page)
     print(f"Page: {os.path.relpath(page)}")
 
 

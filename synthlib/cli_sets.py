@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -146,14 +147,17 @@ def _generate(options: argparse.Namespace) -> None:
     )
     given |= {name: value for name in optional if (value := getattr(options, name)) is not None}
     settings = GenerateSettings(**complete("01_generate", given))
-    with own_gpu(settings.device):  # before torch looks for one
-        if options.probe_batch:
-            settings = _with_probed_batch(settings)
     if options.gpus:
+        if options.probe_batch:
+            raise InputError(
+                "--probe-batch is given with --gpus; expected one of them: probe first, then give --batch_size."
+            )
         _draw_in_parts(settings, options.gpus)
-    with own_gpu(settings.device):
+    with own_gpu(settings.device):  # before torch looks for one
         from synthlib.generation.generate import generate, open_plan
 
+        if options.probe_batch:
+            settings = _with_probed_batch(settings)
         plan = open_plan(settings)
         print(
             f"{len(plan)} images: {', '.join(spec.classes)}; {settings.images_per_class} of each class, trick {trick}.",
@@ -168,21 +172,26 @@ def _generate(options: argparse.Namespace) -> None:
 
 def _draw_in_parts(settings: GenerateSettings, gpus: str) -> None:
     """Draw a set by as many processes as there are GPUs, each with one of its own; what is left, the caller draws."""
-    from synthlib import hub
+    from synthlib import hub, interrupts
     from synthlib.gpus import chosen_gpus
     from synthlib.runs.graph import in_parts
-    from synthlib.runs.reproduce import Means, run_steps
+    from synthlib.runs.reproduce import Means, launch_by, run_steps
     from synthlib.runs.steps import PlannedStep
 
     if settings.device not in ("auto", "cuda"):
         raise InputError(f"device is {settings.device!r} with --gpus; expected auto or cuda, each process gets one.")
     number = len(chosen_gpus(gpus))
-    hub.fetch(settings.model, settings.revision)  # once, before many want it
+    hub.fetch(settings.model, settings.revision, settings.safety == "flag")  # once, before many want it
     whole = PlannedStep(f"01_generate/{settings.trick}", "01_generate", asdict(settings), ())
     parts = [step for step in in_parts([whole], number) if step.parameters["part"]]
     if parts:
         print(f"Each process says how far it is in {os.path.relpath(paths.resolve(settings.run_dir))}/parts/*/run.log")
-        run_steps(parts, paths.resolve(settings.run_dir) / ".engine", Means(cores=number, gpus=gpus))
+        launch = launch_by(Means(cores=number, gpus=gpus), parts)
+        before = signal.signal(signal.SIGTERM, interrupts.raise_terminated)
+        try:
+            run_steps(parts, paths.resolve(settings.run_dir) / ".engine", launch)
+        finally:
+            signal.signal(signal.SIGTERM, before)
 
 
 def _with_probed_batch(settings: GenerateSettings) -> GenerateSettings:

@@ -79,12 +79,13 @@ def keep_on_drive() -> None:
     from google.colab import drive
 
     mounted = paths.root().parent / "drive"  # /content/drive, as Colab's own button has it
-    drive.mount(str(mounted))
     folder = mounted / ON_DRIVE
     try:
+        drive.mount(str(mounted))
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot write {folder}: {error.strerror}; expected a mounted Drive, allow it when asked.")
+    except Exception as error:  # Colab raises ValueError where it was not allowed, and others may come
+        raise InputError(f"cannot write {folder}: {error}; expected a mounted Drive, allow it when asked.")
     os.environ[mirror.VARIABLE] = str(folder)  # commands started from this notebook, such as !synthlib, inherit it
     print(f"Runs are kept in {folder}.", flush=True)
+    mirror.catch_up()
     mirror.bring_back()

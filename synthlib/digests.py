@@ -73,9 +73,9 @@ def bare_source(source: str) -> str:
 
 
 def code_cells(notebook: Path) -> list[str]:
-    """Sources of a notebook's code cells, but for the parameters, which are part of a step's key by their values."""
+    """Sources of a notebook's code cells, but for the setup cell and the parameters, part of a step's key by their values."""
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    skipped = {"parameters", "injected-parameters"}
+    skipped = {"setup", "parameters", "injected-parameters"}
     wanted = [c for c in cells if c["cell_type"] == "code" and not skipped & set(c["metadata"].get("tags", []))]
     return ["".join(cell["source"]) for cell in wanted]
 

@@ -16,24 +16,33 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"  # what CUDA's own libraries read; one device i
 
 
 def visible_gpus() -> list[str]:
-    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them: what it says, else all there are by UUID.
+    """The GPUs that this process may use, by UUID where nvidia-smi tells it: those of CUDA_VISIBLE_DEVICES, else all there are.
 
     InputError: they are of several models; an image depends on the model, so that a set must be drawn on one.
     """
+    models = _models()
+    found = list(models)
     if VISIBLE in os.environ:
-        return [name.strip() for name in os.environ[VISIBLE].split(",") if name.strip() not in ("", "-1")]
+        given = [name.strip() for name in os.environ[VISIBLE].split(",") if name.strip() not in ("", "-1")]
+        # A GPU has one name here, or it would be claimed under each. CUDA may count otherwise than nvidia-smi, but for one model.
+        numbered = all(name.isdigit() and int(name) < len(found) for name in given) and len(set(models.values())) == 1
+        found = [found[int(name)] for name in given] if numbered else given
+    if len({models.get(name) for name in found}) > 1:
+        there = ", ".join(f"{uuid} ({name})" for uuid, name in models.items())
+        raise InputError(
+            f"these GPUs are of several models, and images depend on the model: {there}; name those to use, of one model, "
+            f"with {VISIBLE}=UUID,UUID."
+        )
+    return found
+
+
+def _models() -> dict[str, str]:
+    """UUID -> model of this machine's GPUs, in the order of nvidia-smi's numbers; {} where it does not answer."""
     if not shutil.which("nvidia-smi"):
-        return []
+        return {}
     query = ["nvidia-smi", "--query-gpu=uuid,name", "--format=csv,noheader"]
     done = subprocess.run(query, capture_output=True, text=True)
-    found = dict(line.split(", ", 1) for line in done.stdout.splitlines()) if done.returncode == 0 else {}
-    if len(set(found.values())) > 1:
-        there = ", ".join(f"{uuid} ({name})" for uuid, name in found.items())
-        raise InputError(
-            f"this machine has GPUs of several models, and images depend on the model: {there}; name those to use, of one "
-            f"model, with {VISIBLE}=UUID,UUID."
-        )
-    return list(found)
+    return dict(line.split(", ", 1) for line in done.stdout.splitlines()) if done.returncode == 0 else {}
 
 
 def chosen_gpus(words: str) -> list[str]:
@@ -53,14 +62,16 @@ def chosen_gpus(words: str) -> list[str]:
 def own_gpu(device: str) -> Iterator[str]:
     """While in here one GPU is this process's own, and the only one that it and what it starts can see; gives its name.
 
-    Waits until one is free. "" where none is to be claimed: `device` is no GPU or names one by number, there is none, or Slurm
-    has given the job its own. The claim is a file lock of the user on this machine, freed by the end of the process.
+    Waits until one is free. "" where none is to be claimed: `device` is no GPU or names one by number, or there is none. The
+    claim is a file lock of the user on this machine, freed by the end of the process; among the GPUs that Slurm gave a job,
+    which may call them 0 and 1 in each of its jobs, it is one of that job.
     """
-    there = visible_gpus() if device in ("auto", "cuda") and "SLURM_JOB_ID" not in os.environ else []
+    there = visible_gpus() if device in ("auto", "cuda") else []
     if not there:
         yield ""
         return
-    home = Path(tempfile.gettempdir()) / f"synthlib-gpus-{os.getuid() if hasattr(os, 'getuid') else 'user'}"
+    of = [str(os.getuid()) if hasattr(os, "getuid") else "user", os.environ.get("SLURM_JOB_ID", "")]
+    home = Path(tempfile.gettempdir()) / "-".join(["synthlib-gpus", *filter(None, of)])
     told = False
     while True:
         for name in there:

@@ -61,6 +61,21 @@ def keep_step(receipt: Path, outputs: Iterable[Path]) -> None:
     keep(receipt)
 
 
+def catch_up() -> None:
+    """Copy what was finished before there was a mirror, or while it did not answer: costly files, and whole steps."""
+    if folder() is None:
+        return
+    home = paths.root() / MIRRORED[0]
+    for key in sorted(home.rglob(f"*{KEY}")):
+        file = key.with_name(key.name.removesuffix(KEY))
+        if file.is_file() and not file.name.startswith("part-") and not (_same(key) and _same_size(file)):
+            keep(file, key)
+    for receipt in sorted(home.rglob(RECEIPT)):
+        made = json.loads(receipt.read_text(encoding="utf-8"))["outputs"]
+        if not _same(receipt) and all((receipt.parent / name).is_file() for name in made):
+            keep_step(receipt, [receipt.parent / name for name in made])
+
+
 def drop(*files: Path) -> None:
     """Remove files that are no longer wanted, so that they do not come back."""
     for file in files:
@@ -79,11 +94,18 @@ def bring_back() -> int:
     here is replaced, but for a key without its file. Says what came in one line.
     """
     source = folder()
-    if source is None or not source.is_dir():
+    try:
+        there = (
+            sorted(path for name in MIRRORED for path in (source / name).rglob("*") if path.is_file()) if source else []
+        )
+    except OSError as error:
+        _tell(f"could not be read: {error.strerror or error}")
+        there = []
+    if not there:
         return 0
     came = size = 0
     receipts: list[Path] = []
-    for place in sorted(path for name in MIRRORED for path in (source / name).rglob("*") if path.is_file()):
+    for place in there:
         here = paths.root() / place.relative_to(source)
         if place.name.startswith("."):
             if place.name.endswith(CUT_OFF) and time.time() - place.stat().st_mtime > ABANDONED_S:

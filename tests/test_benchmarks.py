@@ -236,7 +236,10 @@ def test_every_benchmark_has_a_result_whose_figures_the_page_shows():
     engine = RESULTS["bench_engine"]
     parts, done = engine["parts"], engine["done"]
     own, looked = parts["notebook_seconds"], done["seconds"]
-    assert f"| {engine['settings']['shards']} parts | {own['median']:.1f} ({own['min']:.1f} to {own['max']:.1f}) | " in page
+    assert (
+        f"| {engine['settings']['shards']} parts | {own['median']:.1f} ({own['min']:.1f} to {own['max']:.1f}) | "
+        in page
+    )
     assert f"| {parts['overhead_seconds_a_part']:.1f} |" in page
     assert f"{done['steps']} steps are seen to be done in {looked['median']:.1f} s ({looked['min']:.1f} to" in page
     assert "No GPU was at hand" in page and RESULTS["bench_sd15_gpu_toy_cpu"]["toy"] is True

@@ -1,6 +1,7 @@
 """Several jobs and several calls on one set of runs: parts of a set, GPUs of their own, nothing done twice."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -66,6 +67,15 @@ def test_a_part_leaves_shards_of_another_layout_for_the_others_to_copy(small, ca
     assert len(list(paths.resolve(small.run_dir).glob("shard-*.parquet"))) == 2
 
 
+def test_shards_of_other_guidance_do_not_stay_when_parts_replace_them(small):
+    generate(open_plan(small))
+    other = replace(small, guidance_scale=3.0, replace=True)
+    for part in parts_of(other, 2):
+        generate(open_plan(part))
+    kept = generate(open_plan(other))[:-1]
+    assert sorted(paths.resolve(small.run_dir).glob("shard-*.parquet")) == kept
+
+
 def test_a_part_that_is_none_is_one_line(small):
     assert part_numbers("") == (1, 1) and part_numbers("3/8") == (3, 8)
     for wrong in ("0/2", "3/2", "1/0", "half", "1/2/3", "-1/2"):
@@ -101,23 +111,45 @@ def test_what_a_profile_says_and_a_person_says_otherwise(own_root, monkeypatch):
     profile.mkdir()
     (profile / "config.yaml").write_text("executor: slurm\nconfig: [parts=8]\njobs: 3\n")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
-    launch = reproduce._launch(Means(str(profile)))
-    assert (launch.options, launch.parts, launch.said) == (["--profile", str(profile)], 8, "by slurm")
-    own = reproduce._launch(Means(str(profile), cores=4, parts=2))
-    assert own.options == [*launch.options, "--cores", "4"] and own.parts == 2
+    monkeypatch.setattr("synthlib.gpus._models", dict)
+    steps = plan_steps(read_experiment("tiny"))
+    on_gpus = [replace(step, parameters=step.parameters | {"device": "auto"}) for step in steps]
+
+    def launch(means, steps=on_gpus):
+        return reproduce.launch_by(means, steps)
+
+    found = launch(Means(str(profile)))
+    assert (found.options, found.parts, found.said) == (["--profile", str(profile)], 8, "by slurm")
+    own = launch(Means(str(profile), cores=4, parts=2))
+    assert own.options == [*found.options, "--cores", "4"] and own.parts == 2
     with pytest.raises(InputError, match="--gpus is 'all'; expected none with executor slurm"):
-        reproduce._launch(Means(str(profile), gpus="all"))
+        launch(Means(str(profile), gpus="all"))
     with pytest.raises(InputError, match="unknown profile 'slrm'; did you mean 'slurm'"):
-        reproduce._launch(Means("slrm"))
-    launch = reproduce._launch(Means(cores=4))
-    assert launch.options[-4:] == ["--cores", "4", "--resources", "gpu=3"]
-    assert (launch.parts, launch.said) == (3, "on 4 cores and 3 GPUs")
-    launch = reproduce._launch(Means(gpus="0,2"))
-    assert launch.options[-1] == "gpu=2" and launch.parts == 2 and launch.environment["CUDA_VISIBLE_DEVICES"] == "0,2"
+        launch(Means("slrm"))
+    found = launch(Means(cores=4))
+    assert found.options[-4:] == ["--cores", "4", "--resources", "gpu=3"]
+    assert (found.parts, found.said) == (3, "on 4 cores and 3 GPUs")
+    found = launch(Means(gpus="0,2"))
+    assert found.options[-1] == "gpu=2" and found.parts == 2 and found.environment["CUDA_VISIBLE_DEVICES"] == "0,2"
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert (
-        reproduce._launch(Means()).options[-1] == "gpu=1"
-    )  # one step at a time, that would take a GPU if there were one
+    assert launch(Means()).options[-1] == "gpu=1"  # one step at a time that would take a GPU if there were one
+
+
+def test_gpus_are_looked_for_only_if_a_step_wants_one(own_root, monkeypatch):
+    steps = plan_steps(read_experiment("tiny"))
+    monkeypatch.setattr("synthlib.gpus._models", lambda: {"GPU-a": "NVIDIA H100", "GPU-b": "NVIDIA T400"})
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert reproduce.launch_by(Means(), steps).parts == 1
+    with pytest.raises(InputError, match="several models"):
+        reproduce.launch_by(Means(), [replace(steps[0], parameters=steps[0].parameters | {"device": "auto"})])
+
+
+@pytest.mark.parametrize("wrong", ["parts=8", "{parts: 8}", "[parts=eight]", "[other=1]"])
+def test_a_malformed_profile_is_one_line(own_root, wrong):
+    (own_root / "mine").mkdir()
+    (own_root / "mine" / "config.yaml").write_text(f"executor: slurm\nconfig: {wrong}\n")
+    with pytest.raises(InputError, match=r"config is .*; expected nothing, or such as \[parts=8\]"):
+        reproduce.launch_by(Means(str(own_root / "mine")), [])
 
 
 def test_what_dead_calls_left_is_tidied_and_that_of_live_ones_is_not(own_root):
@@ -129,10 +161,25 @@ def test_what_dead_calls_left_is_tidied_and_that_of_live_ones_is_not(own_root):
     kept = (f"1.elsewhere.{dead.pid}", f"1.{host}.{dead.pid}.remote")
     for name in (f"1.{host}.{dead.pid}", *kept):
         (home / name).mkdir()
-    assert mine.folder.is_dir() and not mine.ended(steps[0])
+    assert not mine.ended(steps[0])
+    (mine.folder / "still at work").touch()
     again = graph.open_engine(home, steps)
     left = {mine.folder.name, again.folder.name, *kept}
-    assert {folder.name for folder in home.iterdir()} == left
+    assert {folder.name for folder in home.iterdir()} == left and (mine.folder / "still at work").is_file()
+
+
+def test_a_snakemake_whose_caller_died_is_told_to_end_and_keeps_its_folder_until_then(own_root):
+    steps = plan_steps(read_experiment("tiny"))
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    engine = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    left = own_root / ".engine" / f"1.{os.uname().nodename}.{dead.pid}"
+    left.mkdir(parents=True)
+    graph.Engine(left, steps).started(engine.pid)
+    graph.open_engine(own_root / ".engine", steps)
+    assert left.is_dir() and engine.wait(timeout=20) == -signal.SIGTERM
+    graph.open_engine(own_root / ".engine", steps)
+    assert not left.exists()
 
 
 @pytest.mark.runs
@@ -148,6 +195,7 @@ def test_two_gpus_share_a_set_and_each_job_has_one_of_its_own(tmp_path):
     assert {receipt["recorded"]["visible_gpus"] for receipt in made} == {"0", "1"}
     assert [len(receipt["outputs"]) for receipt in made] == [3, 3]  # two shards and the plan
     alone = copy_checkout(tmp_path / "alone")
+    edit(alone / "experiments/tiny.yaml", "generate: {device: cpu", "generate: {device: auto")
     synthlib(alone, "reproduce", "tiny")
     assert files(root, SHARDS, *RESULTS) == files(alone, SHARDS, *RESULTS)
 

@@ -58,6 +58,8 @@ def test_gpus_that_are_not_there_or_of_two_models_are_refused(tmp_path, monkeypa
     smi(tmp_path, monkeypatch, "GPU-a, NVIDIA H100", "GPU-b, NVIDIA A100")
     with pytest.raises(InputError, match="several models.*GPU-b .NVIDIA A100"):
         visible_gpus()
+    monkeypatch.setenv(VISIBLE, "GPU-b")
+    assert visible_gpus() == ["GPU-b"]
     monkeypatch.setenv(VISIBLE, "0,1")
     with pytest.raises(InputError, match="unknown GPU '2'.*Known: 0, 1"):
         chosen_gpus("0,2")
@@ -83,16 +85,33 @@ def test_each_process_gets_a_gpu_of_its_own_and_waits_while_none_is_free(own_cla
         process.communicate()
 
 
-def test_no_gpu_is_claimed_where_none_is_wanted_or_slurm_gave_one(own_claims, monkeypatch):
+def test_no_gpu_is_claimed_where_none_is_wanted(own_claims, monkeypatch):
     monkeypatch.setenv(VISIBLE, "7")
     for device in ("cpu", "cuda:1"):
         with own_gpu(device) as name:
             assert name == "" and os.environ[VISIBLE] == "7"
     with own_gpu("cuda") as name:
         assert name == "7" and list(own_claims.glob("*/7.lock"))
+
+
+def test_jobs_of_slurm_may_each_call_their_gpu_0_and_processes_of_one_job_share_its_gpus(own_claims, monkeypatch):
+    monkeypatch.setenv(VISIBLE, "0,1")
     monkeypatch.setenv("SLURM_JOB_ID", "1")
-    with own_gpu("auto") as name:
-        assert name == ""
+    of_one = [taker(), taker()]
+    assert sorted(process.stdout.readline() for process in of_one) == ["0 0\n", "1 1\n"]
+    monkeypatch.setenv("SLURM_JOB_ID", "2")
+    of_another = taker()
+    assert of_another.stdout.readline() == "0 0\n"
+    for process in (*of_one, of_another):
+        process.communicate()
+
+
+def test_a_gpu_has_one_name_by_number_or_by_uuid(tmp_path, monkeypatch):
+    smi(tmp_path, monkeypatch, "GPU-a, NVIDIA H100", "GPU-b, NVIDIA H100")
+    monkeypatch.setenv(VISIBLE, "1")
+    assert visible_gpus() == ["GPU-b"]
+    monkeypatch.setenv(VISIBLE, "GPU-b,GPU-a")
+    assert visible_gpus() == ["GPU-b", "GPU-a"]
 
 
 def test_what_could_be_seen_before_can_be_seen_again(own_claims, monkeypatch):

@@ -179,6 +179,35 @@ def test_a_step_finished_before_there_was_a_mirror_is_mirrored_whole_when_it_fin
     assert state() == "done"
 
 
+def test_what_was_finished_or_drawn_before_there_was_a_mirror_catches_up(machine, tmp_path, monkeypatch):
+    machine("a")
+    monkeypatch.delenv(mirror.VARIABLE)
+    mirror.catch_up()  # without a mirror it does nothing
+    draw()
+    (paths.root() / RUN / receipts.RECEIPT).rename(tmp_path / "receipt.json")
+    monkeypatch.setenv(mirror.VARIABLE, str(tmp_path / "drive"))
+    mirror.catch_up()  # of an unfinished step its shards
+    assert (
+        len(list((tmp_path / "drive" / RUN).glob("*.parquet"))) == len(list((paths.root() / RUN).glob("*.parquet"))) > 0
+    )
+    (tmp_path / "receipt.json").rename(paths.root() / RUN / receipts.RECEIPT)
+    mirror.catch_up()
+    machine("b")
+    mirror.bring_back()
+    assert state() == "done"
+
+
+def test_a_drive_that_cannot_be_read_is_one_line(machine, monkeypatch, capsys):
+    machine("a")
+
+    def fails(*_):
+        raise OSError(107, "Transport endpoint is not connected")
+
+    monkeypatch.setattr(mirror.Path, "rglob", fails)
+    assert mirror.bring_back() == 0
+    assert capsys.readouterr().out.startswith("mirror: could not be read: Transport endpoint is not connected; ")
+
+
 def test_figures_come_back_with_the_receipt_that_tells_of_them(machine):
     root = machine("a")
     step = receipts.Step("04_figures", root / "papermill_runs/mine/04_figures/all", {}, {}, "", 0.0, _NoLock())

@@ -15,7 +15,17 @@ from synthlib.devices import compile_for, hardware_name, precision_for
 from synthlib.generation import checkpoints
 from synthlib.generation.conditioning import pool_digest, read_pool
 from synthlib.generation.paint import Encoded, Painter, Pending
-from synthlib.generation.plan import GUIDANCE_TRICKS, Slice, cut, group_rows, groups, n_rows, plan_rows, slice_rows
+from synthlib.generation.plan import (
+    GUIDANCE_TRICKS,
+    Group,
+    Slice,
+    cut,
+    group_rows,
+    groups,
+    n_rows,
+    plan_rows,
+    slice_rows,
+)
 from synthlib.generation.prompts import sources
 from synthlib.generation.resize import filter_name
 from synthlib.generation.reuse import Existing, drawn_files, identities, ranges, read_if_there
@@ -325,14 +335,15 @@ def _remove_others(plan: Plan, same_plan: bool) -> None:
 
 
 def _holds_more(plan: Plan, path: Path) -> bool:
-    """Whether a file has rows that are not among today's plan's."""
+    """Whether a file has rows that today's plan would have if it were larger."""
     table = read_if_there(path)
     if table is None:
         return False
     counted = {(group.replicate, group.source, group.class_name): group for group in groups(plan.settings, plan.spec)}
-    todays = set()
+    more = set()
     for place, low, high in ranges(table):
-        if group := counted.get(place):
-            last = min(high + 1, group.count)
-            todays.update(identities(group_rows(group, plan.settings, plan.spec, low, max(low, last))))
-    return not todays.issuperset(identities(table))
+        group = counted.get(place) or Group(*place, 0)
+        low = max(low, group.count)
+        if group.class_name in plan.spec.classes and low <= high:
+            more.update(identities(group_rows(group, plan.settings, plan.spec, low, high + 1)))
+    return not more.isdisjoint(identities(table))

@@ -4,7 +4,6 @@ Each call has its own: calls that share the runs (on one machine, or on nodes of
 the steps, which `synthlib run` claims one by one.
 """
 
-import contextlib
 import os
 import platform
 import shutil
@@ -15,10 +14,11 @@ from pathlib import Path
 import psutil
 
 from synthlib import paths, receipts
-from synthlib.digests import notebook_digest
+from synthlib.locks import alive, process_id
 from synthlib.runs.steps import PlannedStep
 
 SPEC = "step.json"
+PROCESS = "snakemake.pid"
 GRAPH = "graph.json"  # named in the Snakefile, too
 # The Snakefile has a rule for each kind of step, by whose name a profile sets memory, time and more.
 RULES = {
@@ -46,6 +46,10 @@ class Engine:
     def began(self) -> float:
         """When it was opened, in seconds as file systems count them."""
         return (self.folder / GRAPH).stat().st_mtime
+
+    def started(self, pid: int) -> None:
+        """Note which process Snakemake is, should the one that started it die."""
+        (self.folder / PROCESS).write_text(process_id(pid))
 
     def ended(self, step: PlannedStep) -> bool:
         """Whether Snakemake has got a step done."""
@@ -91,21 +95,26 @@ def _part(step: PlannedStep, place: int, parts: int) -> PlannedStep:
 def open_engine(home: Path, steps: list[PlannedStep], here: bool = True) -> Engine:
     """Write what a call of Snakemake is to run, into a new folder in `home`: each step's parameters, and the graph of them.
 
-    What earlier calls on this machine left there is removed, unless they still run. That of a call whose jobs ran elsewhere
+    What earlier calls on this machine left there is removed, unless they still run; a Snakemake whose caller is gone is told to
+    start nothing more. That of a call whose jobs ran elsewhere
     (not `here`) stays, for jobs may outlive it; it removes its folder itself if it ends well.
     """
-    for left in home.glob(f"*.{platform.node()}.[0-9]*"):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if left.name.endswith(".remote") or psutil.Process(int(left.name.rpartition(".")[2])).is_running():
-                continue
-        shutil.rmtree(left, ignore_errors=True)
+    for left in home.glob(f"*.{platform.node()}.[0-9]*[0-9]"):
+        caller = int(left.name.rpartition(".")[2])
+        engine = (left / PROCESS).read_text() if (left / PROCESS).is_file() else ""
+        if psutil.pid_exists(caller):
+            continue
+        if engine and alive(engine):
+            psutil.Process(int(engine.partition(":")[0])).terminate()
+        else:
+            shutil.rmtree(left, ignore_errors=True)
     own = f"{platform.node()}.{os.getpid()}" if here else f"{platform.node()}.{os.getpid()}.remote"
     folder = home / f"{time.strftime('%Y%m%d-%H%M%S')}.{own}"
     planned = {step.name for step in steps}
     graph = {}
     for step in steps:
         spec = paths.resolve(step.run_dir) / SPEC
-        content = {"notebook": step.notebook, "code": notebook_digest(step.notebook), "parameters": step.parameters}
+        content = {"notebook": step.notebook, "parameters": step.parameters}
         if receipts.read_json(spec) != content:
             receipts.write_json(spec, content)
         graph[step.name] = {

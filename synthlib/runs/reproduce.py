@@ -4,6 +4,7 @@ import contextlib
 import importlib.util
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -51,7 +52,11 @@ def dry_run(experiment: Experiment, steps: list[PlannedStep], cores: int) -> str
         receipt = receipts.read_receipt(step.run_dir)
         measured = experiment.measured.get(step.notebook, {})
         seconds += START_UP_S
-        seconds += receipt["recorded"]["seconds"] if receipt else measured.get("seconds", float("nan"))
+        drawn = receipts.seconds_of_files(
+            paths.resolve(step.run_dir)
+        )  # in parts, it may be: its own receipt counts none
+        took = max(receipt["recorded"]["seconds"], drawn) if receipt else measured.get("seconds", float("nan"))
+        seconds += took
         made = sum(made["bytes"] for made in receipt["outputs"].values()) / 1e6 if receipt else None
         megabytes += made if receipt else measured.get("megabytes", float("nan"))
     lines = [f"{step.name:<45} {found[step.name]}" for step in waiting]
@@ -105,6 +110,17 @@ class Means:
     gpus: str = ""
 
 
+@dataclass(frozen=True)
+class Launch:
+    """How Snakemake is started. here: jobs are this machine's processes; said: on what they run, in words."""
+
+    here: bool
+    options: list[str]
+    parts: int
+    said: str
+    environment: dict[str, str]
+
+
 def reproduce(experiment: Experiment, steps: list[PlannedStep], means: Means) -> bool:
     """Run what is not done of the steps that `plan_steps` gave, through Snakemake.
 
@@ -115,15 +131,16 @@ def reproduce(experiment: Experiment, steps: list[PlannedStep], means: Means) ->
     if not waiting:
         print(f"All {len(steps)} steps are done; nothing is run.", flush=True)
         return False
-    wanted = {(s.parameters["model"], s.parameters["revision"]) for s in waiting if "model" in s.parameters}
-    for model, revision in sorted(wanted):
-        hub.fetch(model, revision)  # once, before many steps want it
+    launch = launch_by(means, waiting)  # before anything is fetched
+    drawn = [s.parameters for s in waiting if "model" in s.parameters]
+    for model, revision, safety in sorted({(p["model"], p["revision"], p["safety"]) for p in drawn}):
+        hub.fetch(model, revision, safety == "flag")  # once, before many steps want it
     for name in wanted_downloads(waiting):
         from synthlib.data.downloads import download
 
         download(name)
     print(f"{len(waiting)} of {len(steps)} steps to do", end=": ", flush=True)
-    run_steps(waiting, paths.resolve(paths.run_dir(experiment.name, ".engine")), means)
+    run_steps(waiting, paths.resolve(paths.run_dir(experiment.name, ".engine")), launch)
     if failed := [step for step in steps if receipts.state(step.notebook, step.parameters) != "done"]:
         raise InputError(
             f"{len(failed)} steps are not done, {failed[0].name} among them; run the same command once more."
@@ -131,11 +148,8 @@ def reproduce(experiment: Experiment, steps: list[PlannedStep], means: Means) ->
     return True
 
 
-def run_steps(steps: list[PlannedStep], home: Path, means: Means) -> None:
+def run_steps(steps: list[PlannedStep], home: Path, launch: Launch) -> None:
     """Run steps through Snakemake, which works in a folder in `home`; a line for each. InputError: how many failed, and why."""
-    if importlib.util.find_spec("snakemake") is None:
-        raise InputError("Snakemake is not installed, which runs the steps; pip install 'synthlib[engine]'.")
-    launch = _launch(means)
     call = graph.open_engine(home, graph.in_parts(steps, launch.parts), launch.here)
     print(f"{len(call.steps)} jobs {launch.said}; details in {os.path.relpath(call.log)}", flush=True)
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(paths.root() / "Snakefile")]
@@ -147,13 +161,15 @@ def run_steps(steps: list[PlannedStep], home: Path, means: Means) -> None:
             stderr=subprocess.STDOUT,
             env=launch.environment,
             cwd=call.folder,
+            start_new_session=not launch.here,  # Ctrl-C comes once, from here
             preexec_fn=None if launch.here else _hear_ctrl_c,
         )
+    call.started(engine.pid)
     try:
         for line in _watch(engine, call):
             print(line, flush=True)
-    except BaseException as error:
-        _end(engine, launch.here or isinstance(error, KeyboardInterrupt))
+    except BaseException:
+        _end(engine, launch.here)
         raise
     left = [step for step in call.steps if not call.ended(step)]
     if left or engine.returncode:
@@ -161,44 +177,43 @@ def run_steps(steps: list[PlannedStep], home: Path, means: Means) -> None:
     call.remove()
 
 
-@dataclass(frozen=True)
-class _Launch:
-    """How Snakemake is started. here: jobs are this machine's processes; said: on what they run, in words."""
+def launch_by(means: Means, steps: list[PlannedStep]) -> Launch:
+    """What `means` comes to for some steps.
 
-    here: bool
-    options: list[str]
-    parts: int
-    said: str
-    environment: dict[str, str]
-
-
-def _launch(means: Means) -> _Launch:
-    """What `means` comes to. InputError: an unknown profile, or GPUs that are not there or are another machine's."""
+    InputError: no Snakemake, an unknown or malformed profile, or GPUs that are not there or are another machine's.
+    """
+    if importlib.util.find_spec("snakemake") is None:
+        raise InputError("Snakemake is not installed, which runs the steps; pip install 'synthlib[engine]'.")
     there = sorted(file.parent.name for file in (paths.root() / "profiles").glob("*/config.yaml"))
     folder = paths.typed(means.profile)
     if not (folder / "config.yaml").is_file():
         folder = paths.root() / "profiles" / choose("profile", means.profile, there)
     profile = read_yaml(folder / "config.yaml")
-    own = dict(pair.split("=", 1) for pair in profile.get("config", ()))  # in the form that Snakemake asks of a profile
+    own = profile.get("config", [])  # as Snakemake has it in a profile
+    parts = [re.fullmatch(r"parts=(\d+)", str(pair)) for pair in own] if isinstance(own, list) else [None]
+    if not all(parts):
+        raise InputError(f"{folder / 'config.yaml'}: config is {own!r}; expected nothing, or such as [parts=8].")
+    cut = means.parts or (int(parts[-1][1]) if parts else 0)
     options, environment = ["--profile", str(folder)], dict(os.environ)
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
     before = environment.get("PYTHONPATH")
     environment["PYTHONPATH"] = os.pathsep.join([str(paths.package().parent), *([before] if before else [])])
     if (executor := profile.get("executor", "local")) == "local":
         cores = means.cores or os.cpu_count() or 1
-        gpus = chosen_gpus(means.gpus) if means.gpus else visible_gpus()
+        wanted = any(step.parameters.get("device", "cpu") != "cpu" for step in steps)
+        gpus = chosen_gpus(means.gpus) if means.gpus else visible_gpus() if wanted else []
         if means.gpus:
             environment[VISIBLE] = ",".join(gpus)
         # Without a GPU, too, only one step at a time that would take one.
         options += ["--cores", str(cores), "--resources", f"gpu={max(1, len(gpus))}"]
         said = f"on {cores} cores" + (f" and {len(gpus)} GPUs" if gpus else "")
-        return _Launch(True, options, means.parts or int(own.get("parts", max(1, len(gpus)))), said, environment)
+        return Launch(True, options, cut or max(1, len(gpus)), said, environment)
     if means.gpus:
         raise InputError(
             f"--gpus is {means.gpus!r}; expected none with executor {executor}, which gives each job its own."
         )
     options += ["--cores", str(means.cores)] if means.cores else []
-    return _Launch(False, options, means.parts or int(own.get("parts", 1)), f"by {executor}", environment)
+    return Launch(False, options, cut or 1, f"by {executor}", environment)
 
 
 def wanted_downloads(steps: list[PlannedStep]) -> list[str]:
@@ -216,23 +231,21 @@ def wanted_downloads(steps: list[PlannedStep]) -> list[str]:
     return [name for name, there in found.items() if not there]
 
 
-def _end(engine: subprocess.Popen, told: bool) -> None:
+def _end(engine: subprocess.Popen, here: bool) -> None:
     """Interrupted: Snakemake starts nothing more, and each step that runs ends where its work is in one piece.
 
-    told: Snakemake has been told by Ctrl-C, or its jobs are this machine's processes. Else it is told so, by which it cancels
-    them; at SIGTERM it would wait for them.
+    Of a cluster's jobs Snakemake is told by Ctrl-C, by which it cancels them; at SIGTERM it would wait for them.
     """
-    if not told:
-        engine.send_signal(signal.SIGINT)
-        engine.wait()
-        return
-    with contextlib.suppress(psutil.NoSuchProcess):
-        family = psutil.Process(engine.pid).children(recursive=True)
-        engine.terminate()
-        for process in family:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                if "synthlib.cli" in process.cmdline():
-                    process.terminate()
+    engine.send_signal(signal.SIGTERM if here else signal.SIGINT)
+    told = set()
+    while here and engine.poll() is None:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for process in set(psutil.Process(engine.pid).children(recursive=True)) - told:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    if "synthlib.cli" in process.cmdline():
+                        process.terminate()
+                        told.add(process)
+        time.sleep(0.2)
     engine.wait()
 
 

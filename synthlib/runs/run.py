@@ -63,7 +63,7 @@ def _execute(notebook: str, parameters: dict[str, Any], folder: Path) -> None:
     os.environ |= {DRIVER_VARIABLE: process_id(), "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
     os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
     os.environ |= {"SYNTHLIB_ROOT": str(paths.root())}
-    page = folder / f".executed.{os.getpid()}.ipynb"  # of its own, in case another driver is at the same step
+    page = folder / f".executed.{os.getpid()}.ipynb"
     receipts.write_atomic(page, b"{}\n")  # a folder that cannot be written is refused before a kernel starts
     with tempfile.TemporaryDirectory(prefix="synthlib-") as sockets:
         manager = AsyncKernelManager(kernel_name="python3")
