@@ -96,8 +96,8 @@ def open_engine(home: Path, steps: list[PlannedStep], here: bool = True) -> Engi
     """Write what a call of Snakemake is to run, into a new folder in `home`: each step's parameters, and the graph of them.
 
     What earlier calls on this machine left there is removed, unless they still run; a Snakemake whose caller is gone is told to
-    start nothing more. That of a call whose jobs ran elsewhere
-    (not `here`) stays, for jobs may outlive it; it removes its folder itself if it ends well.
+    start nothing more. The folder of a call whose jobs run elsewhere (not `here`) stays, as they may outlive it; it is removed
+    by its own call, once that ends well.
     """
     for left in home.glob(f"*.{platform.node()}.[0-9]*[0-9]"):
         caller = int(left.name.rpartition(".")[2])
