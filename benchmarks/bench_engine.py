@@ -42,7 +42,7 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
     import torch  # noqa: F401  for the hardware
 
     settings = {name: getattr(given, name) for name in ("shards", "rows", "cores", "steps", "repeats")}
-    with tempfile.TemporaryDirectory() as folder, own_root(Path(folder)):
+    with tempfile.TemporaryDirectory() as folder, own_root(Path(folder)), contextlib.redirect_stdout(sys.stderr):
         return described("bench_engine", settings) | {"parts": parts(given), "done": done(given)}
 
 

@@ -5,6 +5,7 @@ What a person would do with the mouse is done with the mouse; what a person woul
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -146,8 +147,11 @@ class Notebook:
     def run(self, entry: str) -> None:
         """Choose an entry of the menu Run; returns once the first of its cells waits for the kernel, or ran."""
         before = [cell["count"] for cell in self.cells()]
-        self.choose("Run", entry)
-        until(lambda: [cell["count"] for cell in self.cells()] != before, entry)
+        for patience_s in (30, PATIENCE_S):  # on a busy machine a click may be lost: once more then, as a person would
+            self.choose("Run", entry)
+            with contextlib.suppress(AssertionError):
+                return until(lambda: [cell["count"] for cell in self.cells()] != before, entry, patience_s=patience_s)
+        raise AssertionError(f"{entry}: no cell began")
 
     def wait_for(self, happened: Callable[[], Any], what: str) -> Any:
         """What `happened` returns, once that is true; AssertionError where a cell fails meanwhile."""
