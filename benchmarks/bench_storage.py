@@ -72,11 +72,11 @@ def one(given: argparse.Namespace, file: Path, dataset: str) -> dict[str, Any]:
 
 def shard_size(dataset: str, images: Any, pngs: list[bytes], first: int, latents: list[bytes] | None = None) -> int:
     """Bytes of a shard that holds these images, as the rows from `first` on of the paper's plan."""
+    from synthlib.costly import FileKey
     from synthlib.data.datasets import read_spec
     from synthlib.generation.generate import Plan, _shard_bytes
     from synthlib.generation.paint import Encoded
     from synthlib.generation.resize import filter_name
-    from synthlib.receipts import FileKey
     from synthlib.runs.experiment import read_experiment
     from synthlib.runs.steps import plan_steps
     from synthlib.settings import GenerateSettings

@@ -14,15 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from synthlib import paths, receipts
 from synthlib.inputs import InputError
-from synthlib.settings import (
-    REAL_TRICKS,
-    SPLITS,
-    UNKNOWN,
-    EvaluateSettings,
-    TrainSettings,
-    architecture_name,
-    trick_name,
-)
+from synthlib.names import REAL_TRICKS, SPLITS, UNKNOWN, architecture_name, trick_name
+from synthlib.settings import EvaluateSettings, TrainSettings
 
 if TYPE_CHECKING:  # torch takes seconds, that other commands need not wait for
     import torch

@@ -10,7 +10,7 @@ from typing import Any
 
 from synthlib import digests, paths, receipts
 from synthlib.inputs import InputError, choose
-from synthlib.settings import REAL_TRICKS, SPLITS
+from synthlib.names import REAL_TRICKS, SPLITS
 
 REFEREES = ("glyph", "clip")  # or a checkpoint's file
 

@@ -10,7 +10,8 @@ from typing import Any
 from synthlib import paths, receipts
 from synthlib.gpus import own_gpu
 from synthlib.inputs import InputError
-from synthlib.settings import TRICKS, UNKNOWN, GenerateSettings, trick_name
+from synthlib.names import TRICKS, UNKNOWN, trick_name
+from synthlib.settings import GenerateSettings
 
 EXPORTS = ("folder", "eurosat", "huggingface", "npz")
 

@@ -1,7 +1,7 @@
 """Receipts: what a finished step was made from and what it made. They alone decide what is done.
 
-A step's key is its parameters, the digests of its inputs and the digest of its code. Costly files (shards, checkpoints,
-logits) carry a key of their own in a small file beside them, so that a step that runs again reuses them.
+A step's key is its parameters, the digests of its inputs and the digest of its code. What was costly to make has a key of its own
+(synthlib/costly.py), so that a step that runs again reuses it.
 """
 
 import contextlib
@@ -19,43 +19,11 @@ import psutil
 from synthlib import digests, hub, mirror, paths
 from synthlib.inputs import InputError, read_yaml
 from synthlib.locks import Lock, claim
+from synthlib.names import OF_THE_POOL
 from synthlib.provenance import recorded
-from synthlib.settings import OF_THE_POOL, SETTINGS
+from synthlib.settings import SETTINGS
 
 RECEIPT = "receipt.json"
-# The code that decides the bytes of each kind of costly file. Never settings, receipts, paths or cli.
-COSTLY = {
-    "shards": (
-        "generation.prompts",
-        "generation.plan",
-        "generation.noise",
-        "generation.checkpoints",
-        "generation.conditioning",
-        "generation.single_file",
-        "generation.pipelines",
-        "generation.sampler",
-        "generation.safety",
-        "generation.resize",
-        "generation.paint",
-    ),
-    "checkpoints": (
-        "training.augment",
-        "training.models",
-        "training.miniatures",
-        "training.imagenet",
-        "training.optimise",
-        "training.checkpoint",
-        "training.train",
-        "training.replicates",
-    ),
-    "logits": (
-        "training.augment",
-        "training.models",
-        "training.miniatures",
-        "training.checkpoint",
-        "evaluation.predict",
-    ),
-}
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -185,98 +153,10 @@ def model_digest(model: str, revision: str = "") -> str | None:
     return digests.sha256_json({"file": digests.path_digest(source)} | used)
 
 
-@dataclass(frozen=True)
-class FileKey:
-    """What a costly file is a function of: its settings and inputs, and the code that `COSTLY` names for its kind."""
-
-    kind: str
-    settings: str
-    code: str
-
-
-def file_key(kind: str, settings: Mapping[str, Any]) -> FileKey:
-    """The key of a costly file of `kind` (see COSTLY), made from `settings`, among them the digests of its inputs."""
-    return FileKey(kind, digests.sha256_json(dict(settings)), costly_code(kind))
-
-
-def costly_code(kind: str) -> str:
-    """Digest of the code that decides the bytes of a kind of costly file."""
-    return digests.sha256_json({name: digests.module_digest(f"synthlib.{name}") for name in COSTLY[kind]})
-
-
-def _key_file(path: Path) -> Path:
-    return path.with_name(f"{path.name}.key")
-
-
-def write_keyed(path: Path, data: bytes, key: FileKey, seconds: float) -> None:
-    """Write a costly file, then beside it its key and the seconds that its content took to make; then mirror both.
-
-    Not mirrored are parts of shards: they are written anew every two minutes, and the next shard holds their images.
-    """
-    write_atomic(path, data)
-    write_json(_key_file(path), asdict(key) | {"sha256": digests.sha256_bytes(data), "seconds": round(seconds, 2)})
-    if not path.name.startswith("part-"):
-        mirror.keep(path, _key_file(path))
-
-
-def remove_keyed(path: Path) -> None:
-    """Remove a costly file, if it is there, and its key, here and in the mirror."""
-    path.unlink(missing_ok=True)
-    _key_file(path).unlink(missing_ok=True)
-    mirror.drop(path, _key_file(path))
-
-
 def remove_receipt(folder: Path) -> None:
     """Make a step unfinished, if it is finished, here and in the mirror."""
     (folder / RECEIPT).unlink(missing_ok=True)
     mirror.drop(folder / RECEIPT)
-
-
-def seconds_to_make(path: Path) -> float:
-    """How long a costly file's content took to make; 0 where there is none."""
-    stored = read_json(_key_file(path))
-    return stored["seconds"] if stored else 0.0
-
-
-def seconds_of_files(folder: Path) -> float:
-    """How long a folder's costly files took, whoever made them."""
-    return sum(read_json(file)["seconds"] for file in folder.glob("*.key"))
-
-
-def seconds_of_older_code(folder: Path) -> float:
-    """How long a folder's costly files took that today's code would make again."""
-    keys = [read_json(file) for file in folder.glob("*.key")]
-    return sum(key["seconds"] for key in keys if key["code"] != costly_code(key["kind"]))
-
-
-def is_current(path: Path, key: FileKey) -> bool:
-    """Whether a costly file is there, whole (sha256), and made by this key."""
-    stored = read_json(_key_file(path))
-    if not stored or any(stored[name] != value for name, value in asdict(key).items()):
-        return False
-    try:
-        digest = digests.sha256_file(path)
-    except FileNotFoundError:  # never made, or tidied away by another worker
-        return False
-    if digest != stored["sha256"]:
-        if read_json(_key_file(path)) != stored:  # another worker has just replaced it
-            return is_current(path, key)
-        print(f"{path.name} is damaged (its bytes are not those recorded); it is made again.", flush=True)
-        return False
-    return True
-
-
-def accept_code(folder: Path) -> None:
-    """Take what older code made in a step's folder as if today's had made it, and record that (`reproduce --keep`)."""
-    for file in folder.glob("*.key"):
-        stored = read_json(file)
-        if stored["code"] != (code := costly_code(stored["kind"])):
-            write_json(file, stored | {"code": code, "kept_from_code": stored["code"]})
-            mirror.keep(file)
-    if receipt := read_receipt(folder):  # a step that was interrupted has none
-        code = digests.notebook_digest(receipt["notebook"])
-        write_json(folder / RECEIPT, receipt | {"code": code, "kept_from_code": receipt["code"]})
-        mirror.keep(folder / RECEIPT)
 
 
 # --- steps ------------------------------------------------------------------------------------------------------------

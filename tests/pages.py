@@ -12,9 +12,10 @@ from conftest import ROOT
 
 from synthlib import paths, receipts
 from synthlib.digests import notebook_digest, sha256_file
+from synthlib.names import BEST_MODE
 from synthlib.runs.experiment import read_experiment
 from synthlib.runs.steps import plan_steps
-from synthlib.settings import BEST_MODE, SETTINGS
+from synthlib.settings import SETTINGS
 
 REFERENCE = ROOT / "figures" / "reference"
 NUMBER = re.compile(r"[+-]?\d+(?:\.\d+)?(?:e[+-]?\d+)?")

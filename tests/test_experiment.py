@@ -3,9 +3,9 @@
 import pytest
 
 from synthlib.inputs import InputError
+from synthlib.names import TRICKS
 from synthlib.runs.experiment import complete, read_experiment, read_results
 from synthlib.runs.steps import parse_cell, plan_steps
-from synthlib.settings import TRICKS
 
 POCKET = read_experiment("pocket")
 
@@ -188,18 +188,18 @@ def test_parameters_are_typed_and_complete():
 
 def test_long_work_of_older_code_is_not_redone_unasked_where_the_step_was_interrupted(own_root):
     """A step that never ended has no receipt, only its shards and their keys."""
-    from synthlib import receipts
+    from synthlib import costly, receipts
     from synthlib.runs.reproduce import settle_older_code
 
     [step] = [step for step in plan_steps(read_experiment("tiny")) if step.notebook == "01_generate"]
     shard = own_root / step.run_dir / "shard-00000-aaaaaaaa.parquet"
-    key = receipts.FileKey("shards", "settings", "code of last week")
-    receipts.write_keyed(shard, b"images", key, seconds=3600)
+    key = costly.FileKey("shards", "settings", "code of last week")
+    costly.write_keyed(shard, b"images", key, seconds=3600)
     with pytest.raises(InputError, match="1 steps were made by older code and took 60 minutes; give --redo"):
         settle_older_code([step], redo=False, keep=False)
     settle_older_code([step], redo=False, keep=True)
     stored = receipts.read_json(shard.with_name(f"{shard.name}.key"))
-    assert stored["code"] == receipts.costly_code("shards") and stored["kept_from_code"] == "code of last week"
+    assert stored["code"] == costly.costly_code("shards") and stored["kept_from_code"] == "code of last week"
     settle_older_code([step], redo=False, keep=False)
 
 

@@ -15,8 +15,8 @@ import pandas as pd
 import pytest
 import test_curves_and_gains
 
-from synthlib import settings
 from synthlib.inputs import InputError
+from synthlib.names import REAL_TRICKS, TRICKS, UNKNOWN
 from synthlib.results import figures, rows, style, tables
 
 
@@ -333,7 +333,7 @@ def test_every_paper_figure_is_as_wide_as_a_column_or_the_text():
 
 
 def test_every_trick_and_real_set_has_a_mark_of_its_own_and_settings_share_it():
-    names = [*settings.TRICKS, *settings.REAL_TRICKS, settings.UNKNOWN]
+    names = [*TRICKS, *REAL_TRICKS, UNKNOWN]
     assert len({style.trick_style(name) for name in names}) == len(names) == 13
     assert style.trick_style("random_guidance+guidance=3") == style.trick_style("random_guidance")
     assert style.trick_style("something else")  # a set that somebody named: a mark, not a crash

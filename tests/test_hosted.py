@@ -17,9 +17,9 @@ from test_runs import copy_checkout
 from synthlib.data.datasets import read_spec
 from synthlib.data.hosted import HOSTED, hosted_name
 from synthlib.inputs import InputError
+from synthlib.names import FULL_SIZE, REAL_TRICKS
 from synthlib.runs.experiment import read_experiment
 from synthlib.runs.steps import parse_cell, plan_steps
-from synthlib.settings import FULL_SIZE, REAL_TRICKS
 
 NOT_HOSTED = {("cifar100", "class_prompt"), ("eurosat", "class_prompt"), ("eurosat", "multi_domain")}
 

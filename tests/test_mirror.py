@@ -8,7 +8,7 @@ from dataclasses import asdict
 import pytest
 from conftest import ROOT
 
-from synthlib import mirror, paths, receipts
+from synthlib import costly, mirror, paths, receipts
 from synthlib.generation import generate as module
 from synthlib.generation.generate import generate, open_plan
 from synthlib.runs.experiment import complete
@@ -96,10 +96,10 @@ def test_what_was_drawn_half_way_on_one_machine_is_finished_on_another_and_nothi
 
 def test_parts_and_half_copies_are_not_in_the_mirror_and_do_not_come_back(machine, tmp_path):
     root = machine("a")
-    key = receipts.FileKey("shards", "settings", "code")
+    key = costly.FileKey("shards", "settings", "code")
     for name in ("part-00000.parquet", "shard-00000.parquet"):
-        receipts.write_keyed(root / RUN / name, b"images", key, 1.0)
-    receipts.write_keyed(tmp_path / "elsewhere.parquet", b"images", key, 1.0)
+        costly.write_keyed(root / RUN / name, b"images", key, 1.0)
+    costly.write_keyed(tmp_path / "elsewhere.parquet", b"images", key, 1.0)
     kept = [f"{RUN}/shard-00000.parquet", f"{RUN}/shard-00000.parquet.key"]
     assert names(tmp_path / "drive") == kept
     young, old = (tmp_path / "drive" / RUN / f".shard-{number}.parquet.host.1.part" for number in "12")
@@ -134,10 +134,10 @@ def test_what_is_replaced_or_removed_here_is_so_in_the_mirror(machine, tmp_path)
     assert names(tmp_path / "drive" / RUN) == [n for n in names(root / RUN) if n[0] != "."]
     receipts.begin("01_generate", settings(shard_rows=4, seed=65)).lock.release()
     assert not (tmp_path / "drive" / RUN / receipts.RECEIPT).exists()  # begun anew: not finished there either
-    receipts.write_keyed(root / RUN / "shard-x.parquet", b"new", receipts.FileKey("shards", "s", "c"), 1.0)
-    receipts.write_keyed(root / RUN / "shard-x.parquet", b"newer", receipts.FileKey("shards", "s", "c"), 1.0)
+    costly.write_keyed(root / RUN / "shard-x.parquet", b"new", costly.FileKey("shards", "s", "c"), 1.0)
+    costly.write_keyed(root / RUN / "shard-x.parquet", b"newer", costly.FileKey("shards", "s", "c"), 1.0)
     assert (tmp_path / "drive" / RUN / "shard-x.parquet").read_bytes() == b"newer"
-    receipts.remove_keyed(root / RUN / "shard-x.parquet")
+    costly.remove_keyed(root / RUN / "shard-x.parquet")
     assert not list((tmp_path / "drive" / RUN).glob("shard-x*"))
 
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from synthlib import hub
 from synthlib.inputs import InputError
-from synthlib.settings import FULL_SIZE, architecture_name
+from synthlib.names import FULL_SIZE, architecture_name
 from synthlib.training import imagenet
 from synthlib.training.augment import Preparation, resize
 from synthlib.training.checkpoint import initial_model

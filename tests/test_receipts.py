@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from synthlib import digests, locks, paths, receipts
+from synthlib import costly, digests, locks, paths, receipts
 from synthlib.inputs import InputError
 from synthlib.settings import SETTINGS
 
@@ -61,8 +61,8 @@ def test_a_step_uses_the_modules_that_its_cells_reach():
 
 
 def test_costly_files_never_depend_on_settings_receipts_paths_or_cli():
-    named = {name for modules in receipts.COSTLY.values() for name in modules}
-    assert named.isdisjoint({"settings", "receipts", "paths", "cli"})
+    named = {name for modules in costly.COSTLY.values() for name in modules}
+    assert named.isdisjoint({"names", "settings", "costly", "receipts", "paths", "cli"})
     assert all((paths.package() / f"{name.replace('.', '/')}.py").is_file() for name in named)
 
 
@@ -85,7 +85,7 @@ def test_a_finished_step_is_done_and_says_why_it_is_not(step, own_root):
     receipt = json.loads((folder / "receipt.json").read_text())
     (folder / "receipt.json").write_text(json.dumps(receipt | {"code": "older"}))
     assert receipts.state("02_train", step) == "older code"
-    receipts.accept_code(folder)
+    costly.accept_code(folder)
     assert receipts.state("02_train", step) == "done"
     assert json.loads((folder / "receipt.json").read_text())["kept_from_code"] == "older"
     (folder / "out.bin").write_bytes(b"02_trulo")
@@ -143,18 +143,18 @@ def test_versions_and_time_are_recorded_and_never_compared(step, own_root):
 
 
 def test_a_costly_file_is_current_only_whole_and_with_its_key(tmp_path):
-    key = receipts.file_key("checkpoints", {"epochs": 3})
+    key = costly.file_key("checkpoints", {"epochs": 3})
     file = tmp_path / "model.safetensors"
-    receipts.write_keyed(file, b"weights", key, seconds=2.5)
-    assert receipts.is_current(file, key)
-    assert not receipts.is_current(file, receipts.file_key("checkpoints", {"epochs": 4}))
-    assert receipts.seconds_of_older_code(tmp_path) == 0
+    costly.write_keyed(file, b"weights", key, seconds=2.5)
+    assert costly.is_current(file, key)
+    assert not costly.is_current(file, costly.file_key("checkpoints", {"epochs": 4}))
+    assert costly.seconds_of_older_code(tmp_path) == 0
     stored = json.loads((tmp_path / "model.safetensors.key").read_text())
     (tmp_path / "model.safetensors.key").write_text(json.dumps(stored | {"code": "older"}))
-    assert not receipts.is_current(file, key) and receipts.seconds_of_older_code(tmp_path) == 2.5
+    assert not costly.is_current(file, key) and costly.seconds_of_older_code(tmp_path) == 2.5
     (tmp_path / "model.safetensors.key").write_text(json.dumps(stored))
     file.write_bytes(b"weight")
-    assert not receipts.is_current(file, key)
+    assert not costly.is_current(file, key)
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):

@@ -14,7 +14,7 @@ import pytest
 import torch
 from conftest import ROOT
 
-from synthlib import receipts
+from synthlib import costly, receipts
 from synthlib.data.shards import read_table
 from synthlib.generation import generate as module
 from synthlib.generation import paint, sampler
@@ -107,8 +107,8 @@ def test_an_interrupt_keeps_what_was_drawn_and_is_one_line_that_says_how_to_go_o
 def test_what_is_drawn_is_saved_every_two_minutes(plan, blocks, monkeypatch):
     monkeypatch.setattr(module, "SECONDS_BETWEEN_PARTS", 0)
     written = []
-    real = receipts.write_keyed
-    monkeypatch.setattr(receipts, "write_keyed", lambda path, *rest: written.append(path.name) or real(path, *rest))
+    real = costly.write_keyed
+    monkeypatch.setattr(costly, "write_keyed", lambda path, *rest: written.append(path.name) or real(path, *rest))
     generate(plan("a", images_per_class=8))
     assert [name.split("-")[0] for name in written] == ["part"] * 4 + ["shard"]
     assert not list(plan("a").folder.glob("part-*"))
@@ -273,10 +273,10 @@ def test_locks_of_shards_that_this_plan_does_not_have_stay(plan):
 
 def test_files_that_another_worker_tidies_away_are_taken_for_absent(plan, monkeypatch):
     files = generate(plan("a", images_per_class=4))
-    real = receipts.is_current
+    real = costly.is_current
     part = files[0].with_name("part-00009-aaaaaaaa.parquet")
     part.write_bytes(b"x")
-    monkeypatch.setattr(receipts, "is_current", lambda path, key: path == part or real(path, key))
+    monkeypatch.setattr(costly, "is_current", lambda path, key: path == part or real(path, key))
     part_gone = lambda path: path.unlink() if path == part else None  # noqa: E731
     from synthlib.generation import reuse
 

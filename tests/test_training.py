@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from synthlib.inputs import InputError
+from synthlib.names import MINIATURES
 from synthlib.runs.experiment import complete
-from synthlib.settings import MINIATURES, TrainSettings
+from synthlib.settings import TrainSettings
 from synthlib.training import augment, checkpoint
 from synthlib.training import train as training
 from synthlib.training.augment import (

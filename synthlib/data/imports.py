@@ -20,8 +20,8 @@ from synthlib.data.datasets import DatasetSpec, read_spec
 from synthlib.data.shards import encode_png, is_file_name, shard_bytes
 from synthlib.data.sources import Item, Source
 from synthlib.inputs import InputError
+from synthlib.names import UNKNOWN, condition_name
 from synthlib.progress import progress
-from synthlib.settings import UNKNOWN, condition_name
 
 SHARD_ROWS = 1000
 WHOSE_FILE = "import.json"  # says what set a folder holds, also after an interruption

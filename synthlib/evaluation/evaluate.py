@@ -10,7 +10,7 @@ import torch
 
 from synthlib.evaluation.calibration import calibration_bins, ece_percent
 from synthlib.inputs import InputError
-from synthlib.settings import BEST_MODE
+from synthlib.names import BEST_MODE
 
 TOP5_FROM = 11  # classes; of fewer, five guesses are half of them and say little
 

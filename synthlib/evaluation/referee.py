@@ -13,7 +13,7 @@ from synthlib.data.shards import load_shards
 from synthlib.devices import device_named
 from synthlib.evaluation.predict import predict_eval
 from synthlib.inputs import InputError, choose
-from synthlib.settings import UNKNOWN
+from synthlib.names import UNKNOWN
 from synthlib.training.checkpoint import load_model, preparation_of
 
 JUDGES = ("glyphs", "clip", "clip:<model>")  # none has learned from real images with their labels

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from synthlib import digests, receipts
+from synthlib import costly, digests, receipts
 from synthlib.data.real import ImageSet, load_real
 from synthlib.devices import device_named, hardware_name
 from synthlib.evaluation.evaluate import (
@@ -20,8 +20,9 @@ from synthlib.evaluation.evaluate import (
 )
 from synthlib.evaluation.predict import EVAL_BATCH_SIZE, predict_authors, predict_eval, require_classes
 from synthlib.interrupts import told_in_one_line
+from synthlib.names import REAL_TRICKS
 from synthlib.progress import progress
-from synthlib.settings import REAL_TRICKS, EvaluateSettings
+from synthlib.settings import EvaluateSettings
 from synthlib.training.checkpoint import LAST, load_model, preparation_of, read_record
 
 ORIGINS = {
@@ -60,11 +61,11 @@ def evaluate_replicates(real: ImageSet, settings: EvaluateSettings, folder: Path
         require_classes(record["classes"], real, checkpoint.name)
         best = record["chosen"] != LAST
         path = folder / f"logits-{'best-' if best else ''}r{record['replicate']}.safetensors"
-        key = receipts.file_key("logits", kept | {"checkpoint": digests.sha256_file(checkpoint)})
-        if not receipts.is_current(path, key):
+        key = costly.file_key("logits", kept | {"checkpoint": digests.sha256_file(checkpoint)})
+        if not costly.is_current(path, key):
             start = time.monotonic()
             data = logits_bytes(_test(checkpoint, real, settings))
-            receipts.write_keyed(path, data, key, time.monotonic() - start)
+            costly.write_keyed(path, data, key, time.monotonic() - start)
         classifier = Classifier(
             dataset=settings.dataset,
             split=settings.split,

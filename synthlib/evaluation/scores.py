@@ -9,7 +9,7 @@ from synthlib.evaluation.clip_zero_shot import BATCH_SIZE, Clip, has_clip, image
 from synthlib.evaluation.features import OF_CLIP, has_weights, load_space_clip, split_name
 from synthlib.evaluation.referee import CLIP_MODEL, Judge, judge_named
 from synthlib.inputs import choose
-from synthlib.settings import IMAGE_TRICKS
+from synthlib.names import IMAGE_TRICKS
 
 USUAL_CLIP = "clip-vit-b-32-openai-v1"  # Hessel et al.'s network: where no feature space is a CLIP's
 

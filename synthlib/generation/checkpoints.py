@@ -11,8 +11,8 @@ from synthlib import hub, paths
 from synthlib.devices import TORCH_TYPES, device_named
 from synthlib.generation.pipelines import OtherModel, open_pipeline
 from synthlib.inputs import InputError
+from synthlib.names import IMAGE_TRICKS
 from synthlib.receipts import read_json
-from synthlib.settings import IMAGE_TRICKS
 
 # Stable Diffusion v1 drawing from text, and tuned to draw from CLIP's embedding of an image.
 TEXT_MODEL, IMAGE_MODEL = "StableDiffusionPipeline", "StableDiffusionImageVariationPipeline"

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from synthlib import digests, hub, mirror, paths, receipts
+from synthlib import costly, digests, hub, mirror, paths, receipts
 from synthlib.data.datasets import DatasetSpec, read_prompts, read_spec
 from synthlib.data.shards import shard_bytes
 from synthlib.devices import compile_for, hardware_name, precision_for
@@ -32,8 +32,9 @@ from synthlib.generation.reuse import Existing, drawn_files, identities, ranges,
 from synthlib.inputs import InputError
 from synthlib.interrupts import sigterm_between_pieces, told_in_one_line
 from synthlib.locks import claim
+from synthlib.names import IMAGE_TRICKS
 from synthlib.progress import meter
-from synthlib.settings import IMAGE_TRICKS, GenerateSettings, part_numbers
+from synthlib.settings import GenerateSettings, part_numbers
 
 PLAN_FILE = "plan.json"
 SECONDS_BETWEEN_PARTS = 120  # what is drawn of an unfinished shard is saved so often, should the machine vanish
@@ -70,7 +71,7 @@ class Plan:
     settings: GenerateSettings
     spec: DatasetSpec
     folder: Path
-    key: receipts.FileKey
+    key: costly.FileKey
     records: dict[str, Any]
 
     def rows(self, first: int, last: int) -> pa.Table:
@@ -153,7 +154,7 @@ def open_plan(settings: GenerateSettings) -> Plan:
         settings,
         spec,
         paths.resolve(settings.set_dir or settings.run_dir),
-        receipts.file_key("shards", decides),
+        costly.file_key("shards", decides),
         records,
     )
     _refuse_other_plans(plan)
@@ -229,7 +230,7 @@ def generate(plan: Plan) -> list[Path]:
         if not same_plan:
             receipts.write_json(folder / PLAN_FILE, _description(plan))
             mirror.keep(folder / PLAN_FILE)  # without it shards that come back would be another plan's
-    missing = [(path, slices) for path, slices in shards if not receipts.is_current(path, key)]
+    missing = [(path, slices) for path, slices in shards if not costly.is_current(path, key)]
     painter = Painter(settings, plan.spec)
     if missing:
         verified = {path for path, _ in shards} - {path for path, _ in missing}
@@ -244,7 +245,7 @@ def generate(plan: Plan) -> list[Path]:
                 if lock is None:
                     return False
                 with lock:
-                    if receipts.is_current(path, key):
+                    if costly.is_current(path, key):
                         add(sum(part.last - part.first for part in slices), True)
                     else:
                         _make_shard(plan, path, slices, existing, painter, check, add)
@@ -276,7 +277,7 @@ def _make_shard(
     """Make one shard; whatever ends that early, what is drawn of it stays in a file of its own, which the next try takes."""
     part, start = path.with_name(path.name.replace("shard-", "part-")), time.monotonic()
     existing.look_at(part)  # perhaps another worker left it just now
-    before = receipts.seconds_to_make(part)
+    before = costly.seconds_to_make(part)
     rows = slice_rows(slices, plan.settings, plan.spec)
     images = [row and Encoded(row["image"]["bytes"], row["pixels_sha256"], row["flagged"], row.get("latents"))
               for row in existing.find(rows)]  # fmt: skip
@@ -286,7 +287,7 @@ def _make_shard(
 
     def write(file: Path, images: list[Encoded | Pending | None]) -> None:
         seconds = before + time.monotonic() - start
-        receipts.write_keyed(file, _shard_bytes(plan, rows, images), plan.key, seconds)
+        costly.write_keyed(file, _shard_bytes(plan, rows, images), plan.key, seconds)
 
     try:
         for count in painter.fill(images, rows):
@@ -301,7 +302,7 @@ def _make_shard(
         if there > saved:
             write(part, [image if isinstance(image, Encoded) or (image and image.came()) else None for image in images])
         raise
-    receipts.remove_keyed(part)
+    costly.remove_keyed(part)
 
 
 def _shard_bytes(plan: Plan, rows: pa.Table, images: list[Encoded | Pending | None]) -> bytes:
@@ -327,8 +328,8 @@ def _remove_others(plan: Plan, same_plan: bool) -> None:
         return  # another plan replaced this one meanwhile: what is there is its own
     wanted = {path for path, _ in plan.shards()}
     for path in drawn_files(plan.folder):
-        if path not in wanted and not (same_plan and receipts.is_current(path, plan.key) and _holds_more(plan, path)):
-            receipts.remove_keyed(path)
+        if path not in wanted and not (same_plan and costly.is_current(path, plan.key) and _holds_more(plan, path)):
+            costly.remove_keyed(path)
     for path in wanted:  # finished, so that nobody needs their locks; those of a worker with more images stay
         for left in (f".{path.name}.lock", f".{path.name}.lock.owner"):
             path.with_name(left).unlink(missing_ok=True)

@@ -23,7 +23,8 @@ from synthlib.generation.prompts import prompts_of
 from synthlib.generation.resize import check_resize, final_size, resize_images
 from synthlib.generation.safety import SafetyChecker, flag, open_safety_checker
 from synthlib.inputs import InputError
-from synthlib.settings import IMAGE_TRICKS, GenerateSettings
+from synthlib.names import IMAGE_TRICKS
+from synthlib.settings import GenerateSettings
 
 T = TypeVar("T")
 ENCODERS = 4  # threads that resize and encode; on a CPU, where drawing needs the cores itself, one

@@ -13,7 +13,8 @@ import pyarrow.compute as pc
 
 from synthlib.data.datasets import DatasetSpec
 from synthlib.generation.prompts import SLOTS, sources, variant_places, variants
-from synthlib.settings import IMAGE_TRICKS, GenerateSettings
+from synthlib.names import IMAGE_TRICKS
+from synthlib.settings import GenerateSettings
 
 GUIDANCE_TRICKS = ("random_guidance", "domain_guidance")  # those whose guidance is drawn
 AVERAGED = 3  # pool images whose mean conditions an image: second-hand, see paper_facts' domain-gap study

@@ -4,7 +4,7 @@ import numpy as np
 
 from synthlib.data.datasets import DatasetSpec
 from synthlib.inputs import InputError
-from synthlib.settings import MERGED_TRICKS
+from synthlib.names import MERGED_TRICKS
 
 DOMAIN_TRICKS = ("multi_domain", "domain_guidance")  # prompts of multi_domain's template, in all domains in turn
 SLOTS = 2  # images that the released script draws at once, all of one prompt (create_dataset.py: n_samples 2)

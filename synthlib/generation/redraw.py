@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from synthlib import digests, hub, provenance, receipts
+from synthlib import costly, digests, hub, provenance, receipts
 from synthlib.data.shards import decode_image, read_table
 from synthlib.generation.generate import Plan, open_plan
 from synthlib.generation.paint import Painter
@@ -175,7 +175,7 @@ def _differences(
         then[name], now[name] = (found["versions"].get(name, "none") for found in (recorded, today))
     found = [f"{name} {then[name]} then, {now[name]} here" for name in now if then[name] != now[name]]
     key = receipts.read_json(shard.with_name(f"{shard.name}.key")) or {}
-    if key and key.get("kept_from_code", key["code"]) != receipts.costly_code("shards"):
+    if key and key.get("kept_from_code", key["code"]) != costly.costly_code("shards"):
         found.append("the code that draws has changed")
     if row["pixels_sha256"] != stored_sha256:
         found.append("the stored pixels are not those that were recorded (pixels_sha256): they were changed since")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from synthlib import paths, receipts
+from synthlib import costly, paths
 from synthlib.data.shards import read_table
 from synthlib.inputs import InputError
 
@@ -24,7 +24,7 @@ class Existing:
     verified: files whose bytes and key were just checked.
     """
 
-    def __init__(self, folders: list[str | Path], key: receipts.FileKey, verified: Collection[Path] = ()) -> None:
+    def __init__(self, folders: list[str | Path], key: costly.FileKey, verified: Collection[Path] = ()) -> None:
         self.verified = verified
         self.places: dict[tuple, list[tuple[int, int, Path]]] = {}
         self.opened: tuple[Path, pa.Table, dict[tuple, int]] | None = None
@@ -34,7 +34,7 @@ class Existing:
 
     def look_at(self, path: Path) -> None:
         """Take a file in, if it is there, whole and of the key."""
-        if path not in self.seen and (path in self.verified or receipts.is_current(path, self.key)):
+        if path not in self.seen and (path in self.verified or costly.is_current(path, self.key)):
             table = read_if_there(path, [*GROUP, "index"])
             for group, low, high in ranges(table) if table else ():
                 self.seen.add(path)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from synthlib.settings import BEST_MODE, EVALUATION_MODES, INITS, SPLITS, TRICKS
+from synthlib.names import BEST_MODE, EVALUATION_MODES, INITS, SPLITS, TRICKS
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -6,11 +6,11 @@ from pathlib import Path
 import pandas as pd
 
 from synthlib.inputs import InputError
+from synthlib.names import BEST_MODE
 from synthlib.results import MODE_LABELS, known, trick_label, varying
 from synthlib.results.cells import NOT_AVAILABLE, Condition, count_text, estimate_text, without_empty
 from synthlib.results.rows import CONDITION
 from synthlib.results.tables import BEST_TRICKS, accuracy_by_trick
-from synthlib.settings import BEST_MODE
 
 CLIP_COLUMNS = ["dataset", "split", "model", "weights", "quick_gelu", "prompts", "n_test", "top1_percent", "top1_low",
                 "top1_high", "interval_method"]  # fmt: skip

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 import pandas as pd
 
 from synthlib.inputs import InputError
+from synthlib.names import BEST_MODE
 from synthlib.results import known
 from synthlib.results.rows import CONDITION, COUNTS
-from synthlib.settings import BEST_MODE
 
 Condition = tuple[str, str, str]  # data set, treatment ("trick" or "trick+setting"), architecture
 NOT_AVAILABLE = "not available"

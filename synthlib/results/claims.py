@@ -8,11 +8,11 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from synthlib.inputs import InputError, choose, read_yaml
+from synthlib.names import EVALUATION_MODES, TRICKS
 from synthlib.results import MODE_LABELS, known, statistics, trick_label, varying
 from synthlib.results.cells import Condition, count_text, estimate_text, p_text, unrun, without_empty
 from synthlib.results.differences import PAIRED, PAIRED_COUNTS, Correct, bootstrap_text, not_run, paired
 from synthlib.results.rows import CONDITION, in_order
-from synthlib.settings import EVALUATION_MODES, TRICKS
 
 SIGNS = ("above", "not_above")
 CLAIM_COLUMNS = ["dataset", "trick", "baseline", "sign", "source"]

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import pandas as pd
 
+from synthlib.names import BEST_MODE, EVALUATION_MODES
 from synthlib.results import MODE_LABELS, known, statistics, trick_label, varying
 from synthlib.results.cells import (
     Condition,
@@ -17,7 +18,6 @@ from synthlib.results.cells import (
     without_empty,
 )
 from synthlib.results.rows import CONDITION, in_order
-from synthlib.settings import BEST_MODE, EVALUATION_MODES
 
 Correct = Mapping[tuple[str, ...], np.ndarray]  # as `rows.read_correct` gives it
 # What `paired` gives, in the order of tables; n_train is a's, and what is subtracted has baseline_n_train.

@@ -5,12 +5,12 @@ from collections.abc import Iterable, Iterator, Mapping
 import pandas as pd
 
 from synthlib.inputs import InputError
+from synthlib.names import BEST_MODE, EVALUATION_MODES, INITS
 from synthlib.results import MODE_LABELS, known, trick_label, varying
 from synthlib.results.cells import Condition, count_text, estimate_text, p_text, unrun, without_empty
 from synthlib.results.differences import PAIRED, PAIRED_COUNTS, Correct, bootstrap_text, not_run, paired
 from synthlib.results.rows import CONDITION, COUNTS, in_order
 from synthlib.results.tables import BEST_TRICKS, accuracy_by_trick
-from synthlib.settings import BEST_MODE, EVALUATION_MODES, INITS
 
 TRICKS_COMPARED = ("base_class", "merged")
 MODES = (*EVALUATION_MODES, BEST_MODE)

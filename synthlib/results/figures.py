@@ -17,6 +17,7 @@ from matplotlib.image import AxesImage
 from numpy.typing import ArrayLike
 
 from synthlib.inputs import InputError
+from synthlib.names import BEST_MODE, EVALUATION_MODES, REAL_TRICKS
 from synthlib.results import MODE_LABELS, trick_label, trick_order, variant_order, variant_words, varying
 from synthlib.results.images import plot_images, plot_sample_grid, sample_figure
 from synthlib.results.reliability import plot_reliability, reliability_figure
@@ -38,7 +39,6 @@ from synthlib.results.style import (
     unsaid,
     use_style,
 )
-from synthlib.settings import BEST_MODE, EVALUATION_MODES, REAL_TRICKS
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,8 +9,8 @@ from safetensors.numpy import load_file
 
 from synthlib import paths, receipts
 from synthlib.inputs import InputError
+from synthlib.names import BEST_MODE
 from synthlib.results import VARIANTS, mode_order, trick_label, trick_order, variant_order, variant_words, varying
-from synthlib.settings import BEST_MODE
 
 CONDITION = ["dataset", "split", "trick", "setting", "images", "architecture", "init", "protocol", "evaluation_mode"]
 COUNTS = ["n_train", "n_steps", "n_test"]

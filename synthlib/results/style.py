@@ -18,8 +18,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from synthlib import receipts
+from synthlib.names import EVALUATION_MODES, REAL_TRICKS, TRICKS, UNKNOWN
 from synthlib.results import VARIANTS, known, trick_label, trick_order, variant_words
-from synthlib.settings import EVALUATION_MODES, REAL_TRICKS, TRICKS, UNKNOWN
 
 if TYPE_CHECKING:
     import pandas as pd

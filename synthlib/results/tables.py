@@ -12,6 +12,7 @@ import pandas as pd
 
 from synthlib import receipts
 from synthlib.inputs import InputError
+from synthlib.names import BEST_MODE, EVALUATION_MODES
 from synthlib.results import MODE_LABELS, known, statistics, trick_label, varying
 from synthlib.results.cells import (
     NOT_AVAILABLE,
@@ -25,7 +26,6 @@ from synthlib.results.cells import (
     without_empty,
 )
 from synthlib.results.rows import CONDITION, COUNTS, in_order, treatments
-from synthlib.settings import BEST_MODE, EVALUATION_MODES
 
 LONG_CELL = 32  # characters; in print a column with a longer cell is wrapped
 LONG_COLUMN = r">{\raggedright\arraybackslash}p{42mm}"

@@ -7,7 +7,8 @@ from typing import Any
 
 from synthlib import paths
 from synthlib.inputs import InputError, choose, read_yaml
-from synthlib.settings import REAL_TRICKS, SETTINGS, TRICKS, architecture_name, condition_name
+from synthlib.names import REAL_TRICKS, TRICKS, architecture_name, condition_name
+from synthlib.settings import SETTINGS
 
 # What an experiment file may say, and the notebook whose parameters a section of it sets.
 SECTIONS = {"generate": "01_generate", "filter": "01b_filter", "train": "02_train", "evaluate": "03_eval"}

@@ -16,15 +16,15 @@ from pathlib import Path
 
 import psutil
 
-from synthlib import hub, paths, receipts
+from synthlib import costly, hub, paths, receipts
 from synthlib.data.hosted import HOSTED, REAL
 from synthlib.gpus import VISIBLE, chosen_gpus, visible_gpus
 from synthlib.inputs import InputError, choose, read_yaml
+from synthlib.names import OF_THE_POOL
 from synthlib.runs import graph
 from synthlib.runs.experiment import Experiment
 from synthlib.runs.run import LOG
 from synthlib.runs.steps import PlannedStep
-from synthlib.settings import OF_THE_POOL
 
 START_UP_S = 6  # of a step around its own work: processes, imports (measured on 2 cores)
 REDO_AT_MOST_S = 30 * 60  # what older code made is made again unasked if that took less, by the times recorded
@@ -52,9 +52,7 @@ def dry_run(experiment: Experiment, steps: list[PlannedStep], cores: int) -> str
         receipt = receipts.read_receipt(step.run_dir)
         measured = experiment.measured.get(step.notebook, {})
         seconds += START_UP_S
-        drawn = receipts.seconds_of_files(
-            paths.resolve(step.run_dir)
-        )  # in parts, it may be: its own receipt counts none
+        drawn = costly.seconds_of_files(paths.resolve(step.run_dir))  # in parts, it may be: its own receipt counts none
         took = max(receipt["recorded"]["seconds"], drawn) if receipt else measured.get("seconds", float("nan"))
         seconds += took
         made = sum(made["bytes"] for made in receipt["outputs"].values()) / 1e6 if receipt else None
@@ -81,10 +79,10 @@ def settle_older_code(steps: list[PlannedStep], redo: bool, keep: bool) -> None:
     older = [step for step in older if _of_older_code(step)]
     if keep:
         for step in older:
-            receipts.accept_code(paths.resolve(step.run_dir))
+            costly.accept_code(paths.resolve(step.run_dir))
             print(f"kept, made by older code: {step.name}")
         return
-    seconds = sum(receipts.seconds_of_older_code(paths.resolve(step.run_dir)) for step in older)
+    seconds = sum(costly.seconds_of_older_code(paths.resolve(step.run_dir)) for step in older)
     if seconds >= REDO_AT_MOST_S and not redo:
         raise InputError(
             f"{len(older)} steps were made by older code and took {seconds / 60:.0f} minutes; give --redo to run them again "
@@ -94,7 +92,7 @@ def settle_older_code(steps: list[PlannedStep], redo: bool, keep: bool) -> None:
 
 def _of_older_code(step: PlannedStep) -> bool:
     folder = paths.resolve(step.run_dir)
-    return receipts.read_receipt(folder) is not None or receipts.seconds_of_older_code(folder) > 0
+    return receipts.read_receipt(folder) is not None or costly.seconds_of_older_code(folder) > 0
 
 
 @dataclass(frozen=True)

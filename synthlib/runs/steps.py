@@ -9,8 +9,8 @@ from synthlib import paths
 from synthlib.data.datasets import read_spec
 from synthlib.data.hosted import hosted_name
 from synthlib.inputs import InputError, choose, read_yaml
+from synthlib.names import ARCHITECTURE_ALIASES, IMAGE_TRICKS, MERGED_TRICKS, REAL_TRICKS, SPLITS, condition_name
 from synthlib.runs.experiment import Experiment, Result, complete, notebook_defaults
-from synthlib.settings import ARCHITECTURE_ALIASES, IMAGE_TRICKS, MERGED_TRICKS, REAL_TRICKS, SPLITS, condition_name
 
 Condition = tuple[
     str, str, str

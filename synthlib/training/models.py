@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from synthlib.inputs import InputError
-from synthlib.settings import architecture_name
+from synthlib.names import architecture_name
 from synthlib.training import imagenet, miniatures
 
 PATCH = 16  # of the authors' ViTs: at 32 px they see four patches

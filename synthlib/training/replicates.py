@@ -11,13 +11,14 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from synthlib import digests, paths, receipts
+from synthlib import costly, digests, paths, receipts
 from synthlib.data.real import real_training_set
 from synthlib.data.shards import SyntheticSet, read_shards
 from synthlib.devices import device_named, hardware_name
 from synthlib.inputs import InputError
+from synthlib.names import REAL_TRICKS
 from synthlib.progress import progress
-from synthlib.settings import REAL_TRICKS, TrainSettings
+from synthlib.settings import TrainSettings
 from synthlib.training.checkpoint import BEST_ON_TEST, LAST, model_bytes, read_record
 from synthlib.training.logs import epoch_logger
 from synthlib.training.models import mixed_precision
@@ -93,10 +94,10 @@ def train_replicates(
         part = chosen_images(images.replicate(source), settings, source)
         path, seed = folder / f"model-r{number}.safetensors", settings.seed + number
         pixels = digests.sha256_bytes(part.images.numpy().tobytes() + part.labels.numpy().tobytes())
-        key = receipts.file_key("checkpoints", kept | {"images": pixels, "replicate": number, "training_seed": seed})
+        key = costly.file_key("checkpoints", kept | {"images": pixels, "replicate": number, "training_seed": seed})
         best = path.with_name(f"best-r{number}.safetensors")
         tested = bool(test and 0 < settings.test_every <= settings.epochs)
-        if not receipts.is_current(path, key) or (tested and not receipts.is_current(best, key)):
+        if not costly.is_current(path, key) or (tested and not costly.is_current(best, key)):
             record = {"replicate": number, "image_replicate": source, "training_seed": seed}
             _train_one(part, record, settings, path, best, key, test)
         rows += [{"replicate": number} | row for row in read_record(path)["history"]]
@@ -143,7 +144,7 @@ def _train_one(
     settings: TrainSettings,
     path: Path,
     best: Path,
-    key: receipts.FileKey,
+    key: costly.FileKey,
     test: Test | None,
 ) -> None:
     # Named by the key: what other settings, images or code left half-done is not gone on with.
@@ -164,8 +165,8 @@ def _train_one(
     seconds = time.monotonic() - start
     if trained.best:
         told = record | {"epoch": trained.best_epoch, "chosen": BEST_ON_TEST}
-        receipts.write_keyed(best, model_bytes(trained.best, told), key, 0.0)
-    receipts.write_keyed(path, model_bytes(trained.state, record), key, seconds)
+        costly.write_keyed(best, model_bytes(trained.best, told), key, 0.0)
+    costly.write_keyed(path, model_bytes(trained.state, record), key, seconds)
     for left in path.parent.glob(f"{path.stem}.*.state"):
         left.unlink()
 
