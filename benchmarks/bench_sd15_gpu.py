@@ -74,9 +74,8 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
                 return
 
     # The authors' script (CompVis's txt2img): batches of 2, float32 weights under autocast, neither compiled nor channels_last.
-    model.unet.requires_grad_(
-        True
-    )  # autocast keeps its float16 copies of weights only where these are to be trained, as theirs
+    # Autocast keeps its float16 copies of weights only where these are to be trained, as theirs.
+    model.unet.requires_grad_(True)
     run("autocast", model, [2], (lambda: torch.autocast("cuda", torch.float16)) if cuda else nullcontext)
     model.unet.requires_grad_(False)
     for part in (model.unet, model.vae):

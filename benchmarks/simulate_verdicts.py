@@ -33,9 +33,8 @@ def logits_of(rng: np.random.Generator, accuracy: np.ndarray, shared: float = SH
     """
     labels = np.arange(N_IMAGES) % N_CLASSES
     spread = np.sqrt(1 + shared**2)
-    ability = (
-        ndtri(np.clip(accuracy, 0.1, 99.9) / 100) * spread
-    )  # so that the mean over images and chance is `accuracy`
+    # So that the mean over images and chance is `accuracy`.
+    ability = ndtri(np.clip(accuracy, 0.1, 99.9) / 100) * spread
     margin = rng.standard_normal((*accuracy.shape, N_IMAGES), dtype=np.float32)
     margin += (ability[..., None] - shared * rng.standard_normal(N_IMAGES)).astype(np.float32)
     logits = np.zeros((*accuracy.shape, N_IMAGES, N_CLASSES), dtype=np.float32)

@@ -237,9 +237,8 @@ def _import(options: argparse.Namespace) -> None:
     _print_description(outdir)
     trick = receipts.read_receipt(outdir)["parameters"]["trick"]
     root = paths.root()
-    shown = (
-        outdir.relative_to(root) if outdir.is_relative_to(root) else outdir
-    )  # as notebooks take it, wherever they run
+    # As notebooks take it, wherever they run.
+    shown = outdir.relative_to(root) if outdir.is_relative_to(root) else outdir
     print(f"\nTo train on it: notebooks/02_train.ipynb with dataset {options.dataset!r}, trick {trick!r}, "
           f"generated_dir {str(shown)!r}")  # fmt: skip
 

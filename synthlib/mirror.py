@@ -145,9 +145,8 @@ def _all_here(receipt: Path, here: Path) -> bool:
         made: dict[str, Any] = json.loads(receipt.read_text(encoding="utf-8"))["outputs"]
     except (OSError, ValueError, KeyError):
         return False
-    told = {
-        Path(os.path.normpath(here / name)): one["sha256"] for name, one in made.items()
-    }  # figures are named with ..
+    # Figures are named with ..
+    told = {Path(os.path.normpath(here / name)): one["sha256"] for name, one in made.items()}
     return all(path.is_file() and digests.sha256_file(path) == sha256 for path, sha256 in told.items())
 
 

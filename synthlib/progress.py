@@ -13,9 +13,8 @@ from synthlib.interrupts import told_in_one_line
 
 T = TypeVar("T")
 SECONDS_BETWEEN_LINES = 30
-_shown: list[
-    tuple[int, tqdm]
-] = []  # a notebook's bars, the outermost first, each behind the run of a cell that it is of
+# A notebook's bars, the outermost first, each behind the run of a cell that it is of.
+_shown: list[tuple[int, tqdm]] = []
 
 
 def watched() -> bool:

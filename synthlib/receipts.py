@@ -147,9 +147,8 @@ def model_digest(model: str, revision: str = "") -> str | None:
     if source is None or source.is_dir():
         return source and digests.folder_digest(source)
     beside = (source.with_suffix(".yaml"), source.with_suffix("") / "tokenizer", source.parent / "tokenizer")
-    used = {
-        path.name: digests.path_digest(path) for path in beside[::-1] if path.exists()
-    }  # the first counts, as in single_file
+    # The first counts, as in single_file.
+    used = {path.name: digests.path_digest(path) for path in beside[::-1] if path.exists()}
     return digests.sha256_json({"file": digests.path_digest(source)} | used)
 
 

@@ -49,9 +49,8 @@ def test_no_mode_changes_the_callers_model(training):
     predict_eval(model, noise(20), AS_IS, 8)
     predict_authors(model, noise(20), AS_IS, batch_size=8, shuffles=2, seed=1)
     assert all(module.training == training for module in model.modules())
-    assert all(
-        torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items()
-    )  # parameters and buffers
+    # Parameters and buffers.
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert len(dict(model.named_buffers())) > 0
     assert torch.equal(torch.get_rng_state(), generator)
 

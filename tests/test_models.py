@@ -287,9 +287,8 @@ def test_a_field_that_rises_to_the_right_still_does_after_resizing_with_any_numb
     assert found.shape == (1, k + 4, 1) and (found[0, :k] == 9).all()
     left, right, low_left, low_right = found[0, k:, 0].tolist()
     assert left == pytest.approx(low_left, abs=1e-5) and right == pytest.approx(low_right, abs=1e-5)
-    assert (
-        left + right == pytest.approx(13, abs=1e-4) and 2 < left < 4
-    )  # columns 0 to 6 have the mean 3, 7 to 13 the mean 10
+    # Columns 0 to 6 have the mean 3, 7 to 13 the mean 10.
+    assert left + right == pytest.approx(13, abs=1e-4) and 2 < left < 4
 
 
 @pytest.mark.parametrize("tokens", [3, 7, 200])

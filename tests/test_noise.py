@@ -40,9 +40,8 @@ def test_compvis_rows_pair_up_and_restart_with_each_prompt(settings):
     given = settings("01_generate", trick="multi_domain", noise="compvis", images_per_class=40, classes=["two", "six"])
     spec = read_spec("digits", ["two", "six"])
     rows = plan_rows(given, spec, 0, n_rows(given, spec)).to_pylist()
-    assert {row["seed"] for row in rows} == {
-        64
-    }  # all prompts share their noise, as paper_facts says of the released code
+    # All prompts share their noise, as paper_facts says of the released code.
+    assert {row["seed"] for row in rows} == {64}
     for row in rows[0::2]:
         assert (row["slot"], row["index"] % 2) == (0, 0)
     assert [row["prompt"] for row in rows[:4]] == ["a photo of a two"] * 2 + ["a drawing of a two"] * 2

@@ -456,10 +456,8 @@ def test_smoke_makes_every_result_and_no_cell_is_empty(tmp_path):
     again = {path.parent.name for path, when in before.items() if path.stat().st_mtime_ns != when}
     assert lost.is_file() and again == {"all"}
 
-    for trick in (
-        "merged",
-        "random_guidance",
-    ):  # without it: what depends on it was not run, and nothing fails or is zero
+    # Without it: what depends on it was not run, and nothing fails or is zero.
+    for trick in ("merged", "random_guidance"):
         given = json.loads((kit / "papermill_runs/smoke/04_figures/all/step.json").read_text())["parameters"]
         given |= {"run_dir": f"papermill_runs/without/{trick}", "figures_dir": f"figures/without_{trick}"}
         for name in ("evaluated_dirs", "trained_dirs", "generated_dirs"):

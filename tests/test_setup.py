@@ -52,9 +52,8 @@ def test_conda_users_get_the_same_set():
     assert environment[-1]["pip"] == ["--constraint constraints.txt", "--editable .[all]"]
     python = Requirement(next(line for line in environment if str(line).startswith("python=")).replace("=", "==", 1))
     low = next(iter(python.specifier)).version
-    assert (
-        Version(f"{low}.9") in Requirement(f"python{PROJECT['requires-python']}").specifier
-    )  # conda takes the newest patch
+    # Conda takes the newest patch.
+    assert Version(f"{low}.9") in Requirement(f"python{PROJECT['requires-python']}").specifier
 
 
 def test_the_versions_tested_are_those_pinned():

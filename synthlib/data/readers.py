@@ -190,9 +190,8 @@ def _pictures(items: list[Item], place: Path, what: str) -> Iterator[Image.Image
 
 def _decode(data: bytes, name: str) -> Image.Image:
     """An encoded image as RGB; SourceError where it cannot be decoded whole."""
-    with contextlib.suppress(
-        OSError, ValueError, SyntaxError, Image.DecompressionBombError
-    ):  # read_picture tells of it
+    # read_picture tells of what is suppressed.
+    with contextlib.suppress(OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if image.mode in ("RGB", "L"):
                 return image.convert("RGB")

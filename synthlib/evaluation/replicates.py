@@ -25,11 +25,8 @@ from synthlib.progress import progress
 from synthlib.settings import EvaluateSettings
 from synthlib.training.checkpoint import LAST, load_model, preparation_of, read_record
 
-ORIGINS = {
-    "01_generate": "drawn",
-    "download": "hosted",
-    "import": "imported",
-}  # a set's maker -> what rows call its images
+# A set's maker -> what rows call its images.
+ORIGINS = {"01_generate": "drawn", "download": "hosted", "import": "imported"}
 
 
 def load_test_images(settings: EvaluateSettings) -> ImageSet:

@@ -136,13 +136,14 @@ def _mean_vendi(held: Features, draw: Draw) -> float:
     return math.fsum(scores.values()) / len(scores)
 
 
+# What is not here is prdc's.
 _TAKEN: dict[str, Callable[[Features, Draw], float]] = {
     "vendi": lambda held, draw: diversity.vendi(held.generated, draw.generated),
     "vendi_per_class": _mean_vendi,
     "pairwise_distance": lambda held, draw: diversity.pairwise_distance(held.generated, held.labels, draw.generated),
     "fid": lambda held, draw: gaps.frechet_distance(held.real, held.generated, draw.real, draw.generated),
     "kid": lambda held, draw: gaps.kernel_distance_of(held.kernels, draw.real, draw.generated),
-}  # what is not here is prdc's
+}
 
 
 def _row(images: Images, measure: str, feature_space: str, value: float, drawn: Sequence[float], n: int) -> dict:

@@ -8,9 +8,8 @@ import torch
 from synthlib.generation.checkpoints import DDIM, Checkpoint, vae_factor
 from synthlib.generation.noise import initial_noise
 
-DECODE_PIXELS = (
-    8 * 512 * 512
-)  # pixels that the VAE decodes at once; fixed, so that an image's bytes do not depend on memory
+# Pixels that the VAE decodes at once; fixed, so that an image's bytes do not depend on memory.
+DECODE_PIXELS = 8 * 512 * 512
 
 
 def latent_shape(checkpoint: Checkpoint, height: int, width: int) -> tuple[int, int, int]:
@@ -68,18 +67,16 @@ def denoise(
     latents = noise.to(device)
     guided = (guidance != 1).nonzero()[:, 0]
     n = len(guided)
-    if (
-        checkpoint.compiled and n
-    ):  # few batch sizes, so few compilations: images of guidance 1 fill up the pass without text
+    # Few batch sizes, so few compilations: images of guidance 1 fill up the pass without text.
+    if checkpoint.compiled and n:
         rest = (guidance == 1).nonzero()[:, 0]
         step = max(1, len(guidance) // 4)
         guided = torch.cat([guided, rest[: -n % step]])
     guided = guided.to(device)
     scale = guidance.to(device)[guided, None, None, None]
     context = torch.cat([no_text.expand(len(guided), -1, -1), text]).to(device, unet.dtype)
-    times = scheduler.timesteps.to(
-        device
-    )  # once: the scheduler reads its own on the CPU, the UNet these, and nothing waits
+    # Once: the scheduler reads its own on the CPU, the UNet these, and nothing waits.
+    times = scheduler.timesteps.to(device)
     last_guided = round(guidance_until * num_inference_steps)
     for number, timestep in enumerate(scheduler.timesteps):
         if number == last_guided:

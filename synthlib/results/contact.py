@@ -113,9 +113,8 @@ def _draw_sheet(shown: list[np.ndarray], classes: list[str], counts: list[int], 
     columns = min(range(1, len(classes) + 1), key=lambda n: _off_shape(n * column, math.ceil(len(classes) / n) * row))
     down = math.ceil(len(classes) / columns)
     width = columns * column
-    letters = int(
-        len(title) * (width - 2 * MARGIN) / width_of(title, TITLE) * 0.9
-    )  # of a line, some being wider than others
+    # Of a line, some being wider than others.
+    letters = int(len(title) * (width - 2 * MARGIN) / width_of(title, TITLE) * 0.9)
     title_lines = textwrap.wrap(title, max(8, letters))
     above = MARGIN + len(title_lines) * 18 + 6
     height = above + down * row + MARGIN

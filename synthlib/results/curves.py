@@ -135,9 +135,8 @@ def guidance_curve(
     """
     accuracies = rows.assign(quantity="accuracy_percent", value=rows["accuracy_percent"], feature_space="")
     measured = measures.rename(columns={"measure": "quantity"}).assign(architecture="", evaluation_mode="")
-    measured = measured.assign(
-        generation_seed=measured["replicate"], training_seed=""
-    )  # one draw of images a replicate
+    # One draw of images a replicate.
+    measured = measured.assign(generation_seed=measured["replicate"], training_seed="")
     both = pd.concat([accuracies, measured], ignore_index=True).reindex(
         columns=[*GUIDANCE_COLUMNS[: GUIDANCE_COLUMNS.index("guidance")], *SEEDS, "value"]
     )

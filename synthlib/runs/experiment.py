@@ -12,11 +12,8 @@ from synthlib.settings import SETTINGS
 
 # What an experiment file may say, and the notebook whose parameters a section of it sets.
 SECTIONS = {"generate": "01_generate", "filter": "01b_filter", "train": "02_train", "evaluate": "03_eval"}
-SPECIAL = (
-    "by_dataset",
-    "by_trick",
-    "by_architecture",
-)  # the same sections, for some conditions only; the later one counts
+# The same sections, for some conditions only; the later one counts.
+SPECIAL = ("by_dataset", "by_trick", "by_architecture")
 KEYS = {"title", "note", "results", "datasets", "tricks", "architectures", "replicates", "vary", "measured", "sets",
         *SPECIAL, *SECTIONS}  # fmt: skip
 PLANNED = {"run_dir", "dataset", "trick", "setting", "architecture", "generated_dir", "kept_dir", "trained_dir", "measures",

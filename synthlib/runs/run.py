@@ -137,13 +137,11 @@ class _Watch:
         A second Ctrl-C does not wait for that.
         """
         again, self.signal = self.signal, number
-        if self.process is None or (
-            again and number == signal.SIGINT
-        ):  # it has not started, or is not to be waited for
+        not_waited_for = again and number == signal.SIGINT
+        if self.process is None or not_waited_for:
             raise self.ending()
-        os.write(
-            sys.stderr.fileno(), b"Interrupted: what is in work is finished and kept.\n"
-        )  # print may be at work itself
+        # Print may be at work itself.
+        os.write(sys.stderr.fileno(), b"Interrupted: what is in work is finished and kept.\n")
         self.process.terminate()
 
     def ending(self) -> BaseException:

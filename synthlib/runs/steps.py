@@ -12,9 +12,8 @@ from synthlib.inputs import InputError, choose, read_yaml
 from synthlib.names import ARCHITECTURE_ALIASES, IMAGE_TRICKS, MERGED_TRICKS, REAL_TRICKS, SPLITS, condition_name
 from synthlib.runs.experiment import Experiment, Result, complete, notebook_defaults
 
-Condition = tuple[
-    str, str, str
-]  # data set, treatment, architecture or ""; a treatment is "trick" or "trick+axis=value"
+# Data set, treatment, architecture or ""; a treatment is "trick" or "trick+axis=value".
+Condition = tuple[str, str, str]
 NOT_HOSTED = "the authors host no such set"
 
 
