@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from synthlib import paths
 from synthlib.data.shards import SyntheticSet
 from synthlib.inputs import InputError, read_yaml
+from synthlib.interrupts import Interrupted
 from synthlib.runs.experiment import complete, notebook_defaults
 from synthlib.settings import TrainSettings, protocol_values, transform_of
 from synthlib.training import augment, checkpoint, logs, optimise, replicates
@@ -693,6 +694,18 @@ def test_who_is_told_and_what_the_protocol_is_called_retrain_nothing(tiny, tmp_p
     renamed = replace(chosen, protocol="careful", log_to=["tensorboard"], run_dir="elsewhere", dataset="stripes")
     assert renamed.learning_rate == chosen.learning_rate == 2e-3
     train_replicates(synthetic(), renamed, tmp_path)
+
+
+def test_an_interrupt_between_two_trainings_is_one_line_too_and_what_is_finished_stays(tiny, tmp_path, monkeypatch):
+    def interrupted_before_the_second(images, settings, source):
+        if source:
+            raise KeyboardInterrupt
+        return chosen_images(images, settings, source)
+
+    monkeypatch.setattr(replicates, "chosen_images", interrupted_before_the_second)
+    with pytest.raises(Interrupted):
+        train_replicates(synthetic(2), settings(replicates=2), tmp_path)
+    assert [file.name for file in tmp_path.glob("*.safetensors")] == ["model-r0.safetensors"]
 
 
 @pytest.mark.parametrize("changes", [{"learning_rate": 1e-3}, {"flip": 0.5}, {"seed": 1}, {"precision": "bfloat16"},

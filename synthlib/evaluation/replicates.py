@@ -19,6 +19,7 @@ from synthlib.evaluation.evaluate import (
     result_rows,
 )
 from synthlib.evaluation.predict import EVAL_BATCH_SIZE, predict_authors, predict_eval, require_classes
+from synthlib.inputs import InputError
 from synthlib.interrupts import told_in_one_line
 from synthlib.names import REAL_TRICKS
 from synthlib.progress import progress
@@ -30,9 +31,14 @@ ORIGINS = {"01_generate": "drawn", "download": "hosted", "import": "imported"}
 
 
 def load_test_images(settings: EvaluateSettings) -> ImageSet:
-    """The real images that `settings` names; those that differ in size at the size that the checkpoints resize to."""
-    first = receipts.read_output(settings.trained_dir, receipts.output_names(settings.trained_dir, ".safetensors")[0])
-    size = preparation_of(read_record(first)).resized
+    """The real images that `settings` names; those that differ in size at the size that the checkpoints resize to.
+
+    InputError: there is no checkpoint.
+    """
+    checkpoints = receipts.output_names(settings.trained_dir, ".safetensors")
+    if not checkpoints:
+        raise InputError(f"no checkpoint in {settings.trained_dir}; run notebooks/02_train.ipynb first.")
+    size = preparation_of(read_record(receipts.read_output(settings.trained_dir, checkpoints[0]))).resized
     return load_real(settings.dataset, settings.split, settings.real_dir, settings.classes, size)
 
 

@@ -278,9 +278,8 @@ def _test_images(dataset: str, evaluated_dirs: Iterable[str]) -> tuple[ImageSet 
     for place, folder in enumerate(evaluated_dirs):
         try:
             settings = receipts.settings_of(folder)
-            if not (checkpoints := receipts.output_names(settings.trained_dir, ".safetensors")):
-                raise InputError(f"no checkpoint in {settings.trained_dir}; run notebooks/02_train.ipynb first.")
-            _require_whole(settings.trained_dir, checkpoints[0])  # it says which size the images are tested at
+            for checkpoint in receipts.output_names(settings.trained_dir, ".safetensors")[:1]:
+                _require_whole(settings.trained_dir, checkpoint)  # it says which size the images are tested at
             return load_test_images(settings), ""
         except InputError as error:
             why = why if place else _why(error)

@@ -16,6 +16,7 @@ from synthlib.data.real import real_training_set
 from synthlib.data.shards import SyntheticSet, read_shards
 from synthlib.devices import device_named, hardware_name
 from synthlib.inputs import InputError
+from synthlib.interrupts import told_in_one_line
 from synthlib.names import REAL_TRICKS
 from synthlib.progress import progress
 from synthlib.settings import TrainSettings
@@ -64,6 +65,7 @@ def _kept_rows(settings: TrainSettings) -> Callable[[pa.Table], np.ndarray]:
     return choose
 
 
+@told_in_one_line()
 def train_replicates(
     images: SyntheticSet, settings: TrainSettings, folder: Path, test: Test | None = None
 ) -> tuple[list[Path], dict[str, list]]:
