@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -49,9 +50,12 @@ class Lock:
 
 
 def _end_orphan(owner: dict, path: Path) -> None:
-    """End the process that holds a lock if whoever started it for this step is gone; it would work for nobody."""
+    """End the process that holds a lock if whoever started it for this step is gone; it would work for nobody.
+
+    Of a process of another machine, which shares the folder, nothing is known here.
+    """
     driver = owner.get("driver")
-    if driver and not alive(driver) and alive(owner["process"]):
+    if owner["machine"] == platform.node() and driver and not alive(driver) and alive(owner["process"]):
         pid = int(owner["process"].split(":")[0])
         print(
             f"Ending process {pid}, left over from an interrupted run, which still holds {path.parent.name}.",
@@ -79,7 +83,7 @@ def claim(path: Path, wait: bool = True, check: Callable[[], None] = lambda: Non
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             lock.acquire(timeout=0)
-            owner = {"process": process_id(), "driver": os.environ.get(DRIVER_VARIABLE)}
+            owner = {"machine": platform.node(), "process": process_id(), "driver": os.environ.get(DRIVER_VARIABLE)}
             owner_file.write_text(json.dumps(owner))
             return Lock(lock)
         except filelock.Timeout:
@@ -94,7 +98,8 @@ def claim(path: Path, wait: bool = True, check: Callable[[], None] = lambda: Non
         if owner:
             _end_orphan(owner, path)
         if owner and not told:
-            print(f"Waiting for process {owner['process'].split(':')[0]}, which works on {path.parent}.", flush=True)
+            who = f"process {owner['process'].split(':')[0]} of {owner['machine']}"
+            print(f"Waiting for {who}, which works on {path.parent}.", flush=True)
             told = True
         check()
         time.sleep(0.2)

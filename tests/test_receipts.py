@@ -215,6 +215,24 @@ def test_an_orphan_is_ended_by_who_takes_its_place(tmp_path):
     assert time.monotonic() - start < 20
 
 
+def test_the_holder_of_a_claim_on_another_machine_is_waited_for_whatever_its_number(tmp_path, capsys):
+    process = holder(tmp_path / ".lock", "1:0.00")
+    owner = json.loads((tmp_path / ".lock.owner").read_text())
+    (tmp_path / ".lock.owner").write_text(json.dumps(owner | {"machine": "elsewhere"}))
+
+    class Enough(Exception):
+        pass
+
+    def enough():
+        raise Enough
+
+    with pytest.raises(Enough):
+        locks.claim(tmp_path / ".lock", check=enough)
+    assert process.poll() is None and f"process {process.pid} of elsewhere" in capsys.readouterr().out
+    process.kill()
+    process.wait()
+
+
 def test_settings_and_notebooks_have_the_same_parameters():
     from synthlib.runs.experiment import notebook_defaults
 
