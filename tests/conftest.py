@@ -10,6 +10,8 @@ from synthlib.runs.experiment import complete
 from synthlib.settings import SETTINGS
 
 ROOT = Path(__file__).resolve().parent.parent
+# The markers of pyproject.toml; a test may be of several.
+TIERS = ("slow", "runs", "realdata", "browser", "slurm", "colab")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
@@ -54,8 +56,22 @@ def own_root(tmp_path, monkeypatch):
     paths.root.cache_clear()
 
 
+def tier_times(reports):
+    """A line for each tier that ran: its tests, and the seconds they took with their fixtures, of all processes together."""
+    lines = []
+    for tier in TIERS:
+        own = [report for report in reports if tier in report.keywords]
+        tests = {report.nodeid for report in own}
+        seconds = sum(report.duration for report in own)
+        lines += [f"{seconds:6.0f} s  tier {tier}, tests: {len(tests)}"] if tests else []
+    return lines
+
+
 def pytest_terminal_summary(terminalreporter):
-    """In CI a skipped test is a failure, unless tests/allowed_skips.txt lists its reason."""
+    """The time of each tier. In CI a skipped test is a failure, unless tests/allowed_skips.txt lists its reason."""
+    reports = [one for found in terminalreporter.stats.values() for one in found if isinstance(one, pytest.TestReport)]
+    for line in tier_times(reports):
+        terminalreporter.write_line(line)
     if not os.environ.get("SYNTHLIB_FAIL_ON_SKIP"):
         return
     allowed = (ROOT / "tests" / "allowed_skips.txt").read_text().splitlines()

@@ -7,13 +7,14 @@ import sys
 import tomllib
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, TIERS, tier_times
 from packaging.requirements import Requirement
 from packaging.version import Version
 
 from synthlib.runs.experiment import read_experiment, read_results
 
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+TOML = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = TOML["project"]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PINS = {
     re.sub(r"[-_.]+", "-", name).lower(): Version(version)
@@ -151,3 +152,15 @@ def test_links_of_notebooks_to_cards_lead_to_results_that_the_experiment_makes()
     for name, experiment, card in links:
         made = {result.id for result in read_experiment(experiment).results}
         assert card in made | {"gallery", "mistakes"}, (name, experiment, card)
+
+
+def test_the_time_of_each_tier_is_that_of_its_tests_with_their_fixtures():
+    markers = TOML["tool"]["pytest"]["ini_options"]["markers"]
+    assert set(TIERS) == {marker.partition(":")[0] for marker in markers}
+
+    def report(name, when, seconds, *marks):
+        return pytest.TestReport(name, ("", 0, ""), dict.fromkeys(marks, 1), "passed", None, when, duration=seconds)
+
+    reports = [report("a", "setup", 2, "runs"), report("a", "call", 3, "runs"), report("b", "call", 4, "slurm", "runs"),
+               report("c", "call", 5)]  # fmt: skip
+    assert tier_times(reports) == ["     9 s  tier runs, tests: 2", "     4 s  tier slurm, tests: 1"]
