@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from synthlib import paths, receipts
+from synthlib.files import PLAN, write_atomic
 from synthlib.inputs import InputError
 from synthlib.names import REAL_TRICKS, SPLITS, UNKNOWN, architecture_name, trick_name
 from synthlib.settings import EvaluateSettings, TrainSettings
@@ -161,7 +162,7 @@ def _train_settings(options: argparse.Namespace) -> tuple[TrainSettings, Path, P
             f"{options.syn_data_location} is given to learn from and to be tested on; expected images for training that are not "
             "the test images: give another --syn_data_location."
         )
-    receipts.write_atomic(last.with_suffix(".state.probe"), b"")  # better now than after hours
+    write_atomic(last.with_suffix(".state.probe"), b"")  # better now than after hours
     last.with_suffix(".state.probe").unlink()
     return settings, last, best
 
@@ -181,7 +182,7 @@ def _training_images(settings: TrainSettings) -> tuple["SyntheticSet", TrainSett
     from synthlib.training.train import preparation_for
 
     place, number, receipt = Path(settings.generated_dir), 0, receipts.read_receipt(settings.generated_dir)
-    if receipt is None and any((place / name).exists() for name in ("plan.json", "import.json")):
+    if receipt is None and any((place / name).exists() for name in (PLAN, "import.json")):
         raise InputError(f"{place} is not finished; give the command that makes it once more, and let it end.")
     if receipt is not None:
         set_files(place)  # checks each file
@@ -233,8 +234,8 @@ def _write(
     record |= {"training_seed": settings.seed} | record_facts(trained, settings, images)
     if trained.best:
         told = record | {"epoch": trained.best_epoch, "chosen": BEST_ON_TEST}
-        receipts.write_atomic(best, _file_bytes(best, trained.best, told))
-    receipts.write_atomic(last, _file_bytes(last, trained.state, record))
+        write_atomic(best, _file_bytes(best, trained.best, told))
+    write_atomic(last, _file_bytes(last, trained.state, record))
     if not trained.best:
         best.unlink(missing_ok=True)  # of an earlier training: beside the new file it would be taken for its best
 
@@ -291,7 +292,7 @@ def _eval(options: argparse.Namespace) -> None:
     logits = Logits(predict_eval(model, real.images, preparation), authors, order, real.labels)
     print("\n".join(_accuracy_lines(logits, settings)))
     if options.logits:
-        receipts.write_atomic(options.logits.absolute(), logits_bytes(logits))
+        write_atomic(options.logits.absolute(), logits_bytes(logits))
         print(f"Logits: {os.path.relpath(options.logits)}")
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from synthlib import digests, paths, receipts
+from synthlib import digests, paths
+from synthlib.files import write_atomic, write_json
 from synthlib.inputs import InputError, choose
 from synthlib.names import REAL_TRICKS, SPLITS
 
@@ -99,8 +100,8 @@ def _baseline_clip(options: argparse.Namespace) -> None:
     lines += [f"published  {_published_said(options.dataset, clip)}", f"In brackets: {row['interval_method']}."]
     folder = _folder(options, "clip", f"{options.dataset}-{_variant(options, clip.sha256)}")
     tensors = {"logits": logits, "labels": real.labels, "class_embeddings": embeddings.cpu()}
-    receipts.write_atomic(folder / "logits.safetensors", safetensors.torch.save(tensors))
-    receipts.write_atomic(folder / "results.csv", _csv(pd.DataFrame([row])))
+    write_atomic(folder / "logits.safetensors", safetensors.torch.save(tensors))
+    write_atomic(folder / "results.csv", _csv(pd.DataFrame([row])))
     images = digests.sha256_bytes(real.images.numpy().tobytes() + real.labels.numpy().tobytes())
     asked = {"classes": list(real.classes), "class_words": words, "templates": templates, "images_sha256": images}
     _write_record(folder, row | asked, started)
@@ -157,9 +158,9 @@ def _baseline_referee(options: argparse.Namespace) -> None:
     error, lines = _own_error(options, referee)
     table = label_noise(logits, labels, images["trick"].tolist(), referee.classes, error and error.mean)
     folder = _folder(options, "referee", f"{options.dataset}-{options.set.absolute().name}-{referee.name}")
-    receipts.write_atomic(folder / "label_noise.csv", _csv(table))
-    receipts.write_atomic(folder / "images.csv", _csv(images))
-    receipts.write_atomic(folder / "logits.safetensors", safetensors.torch.save({"logits": logits, "labels": labels}))
+    write_atomic(folder / "label_noise.csv", _csv(table))
+    write_atomic(folder / "images.csv", _csv(images))
+    write_atomic(folder / "logits.safetensors", safetensors.torch.save({"logits": logits, "labels": labels}))
     shards = {file.name: digests.sha256_file(file) for file in files}
     _write_record(folder, {"referee": referee.said, "dataset": options.dataset, "shards": shards,
                            "classes": referee.classes, "referee_error": error and error._asdict()}, started)  # fmt: skip
@@ -272,4 +273,4 @@ def _write_record(folder: Path, facts: dict[str, Any], started: float) -> None:
     made_on["versions"] |= (
         {"open_clip_torch": importlib.metadata.version("open_clip_torch")} if "weights" in facts else {}
     )
-    receipts.write_json(folder / "record.json", facts | {"recorded": made_on})
+    write_json(folder / "record.json", facts | {"recorded": made_on})

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from synthlib import paths, receipts
+from synthlib.files import PLAN, read_json, write_atomic, write_json
 from synthlib.gpus import own_gpu
 from synthlib.inputs import InputError
 from synthlib.names import TRICKS, UNKNOWN, trick_name
@@ -197,12 +198,12 @@ def _draw_in_parts(settings: GenerateSettings, gpus: str) -> None:
 
 def _with_probed_batch(settings: GenerateSettings) -> GenerateSettings:
     """The settings with the largest batch that fits, or with that of the images which are there already."""
-    from synthlib.generation.generate import PLAN_FILE, open_plan
+    from synthlib.generation.generate import open_plan
     from synthlib.generation.paint import probe_batch
     from synthlib.generation.reuse import drawn_files
 
     folder = paths.resolve(settings.run_dir)
-    there = receipts.read_json(folder / PLAN_FILE) if drawn_files(folder) else None
+    there = read_json(folder / PLAN) if drawn_files(folder) else None
     if there:
         size = there["batch_size"]
     else:
@@ -249,7 +250,7 @@ def _export(options: argparse.Namespace) -> None:
 
     folder = set_folder(options.set)
     receipt = receipts.read_receipt(folder)
-    if receipt is None and any((folder / name).exists() for name in ("plan.json", "import.json")):
+    if receipt is None and any((folder / name).exists() for name in (PLAN, "import.json")):
         raise InputError(f"{options.set} is not finished; give the command that makes it once more, then export it.")
     shards, out = set_files(folder), options.out.absolute()
     if out.resolve().is_relative_to(folder.resolve()):
@@ -274,7 +275,7 @@ def _describe(options: argparse.Namespace) -> None:
     contact_sheet(files, sheet.absolute())
     print(f"\nContact sheet: {os.path.relpath(sheet)}")
     if options.json:
-        receipts.write_json(options.json.absolute(), asdict(description))
+        write_json(options.json.absolute(), asdict(description))
 
 
 def _print_description(folder: Path) -> tuple[list[Path], Any]:
@@ -294,7 +295,7 @@ def _redraw(options: argparse.Namespace) -> None:
 
     redrawn = redraw(set_folder(options.set), options.image_id)
     if options.out:
-        receipts.write_atomic(options.out.absolute(), encode_png(redrawn.redrawn))
+        write_atomic(options.out.absolute(), encode_png(redrawn.redrawn))
     if not redrawn.equal:
         raise InputError(redrawn_text(redrawn))
     print(redrawn_text(redrawn))

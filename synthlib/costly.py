@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from synthlib import digests, mirror, receipts
+from synthlib.files import KEY, RECEIPT, key_file, read_json, write_atomic, write_json
 
 # The code that decides the bytes of each kind of costly file. Never names, settings, receipts, paths or cli.
 COSTLY = {
@@ -64,50 +65,49 @@ def costly_code(kind: str) -> str:
     return digests.sha256_json({name: digests.module_digest(f"synthlib.{name}") for name in COSTLY[kind]})
 
 
-def _key_file(path: Path) -> Path:
-    return path.with_name(f"{path.name}.key")
-
-
 def write_keyed(path: Path, data: bytes, key: FileKey, seconds: float) -> None:
     """Write a costly file, then beside it its key and the seconds that its content took to make; then mirror both.
 
     Not mirrored are parts of shards: they are written anew every two minutes, and the next shard holds their images.
     """
-    receipts.write_atomic(path, data)
-    receipts.write_json(
-        _key_file(path), asdict(key) | {"sha256": digests.sha256_bytes(data), "seconds": round(seconds, 2)}
-    )
+    write_atomic(path, data)
+    write_json(key_file(path), asdict(key) | {"sha256": digests.sha256_bytes(data), "seconds": round(seconds, 2)})
     if not path.name.startswith("part-"):
-        mirror.keep(path, _key_file(path))
+        mirror.keep(path, key_file(path))
 
 
 def remove_keyed(path: Path) -> None:
     """Remove a costly file, if it is there, and its key, here and in the mirror."""
     path.unlink(missing_ok=True)
-    _key_file(path).unlink(missing_ok=True)
-    mirror.drop(path, _key_file(path))
+    key_file(path).unlink(missing_ok=True)
+    mirror.drop(path, key_file(path))
 
 
 def seconds_to_make(path: Path) -> float:
     """How long a costly file's content took to make; 0 where there is none."""
-    stored = receipts.read_json(_key_file(path))
+    stored = read_json(key_file(path))
     return stored["seconds"] if stored else 0.0
 
 
 def seconds_of_files(folder: Path) -> float:
     """How long a folder's costly files took, whoever made them."""
-    return sum(receipts.read_json(file)["seconds"] for file in folder.glob("*.key"))
+    return sum(key["seconds"] for key in _keys(folder).values())
 
 
 def seconds_of_older_code(folder: Path) -> float:
     """How long a folder's costly files took that today's code would make again."""
-    keys = [receipts.read_json(file) for file in folder.glob("*.key")]
-    return sum(key["seconds"] for key in keys if key["code"] != costly_code(key["kind"]))
+    return sum(key["seconds"] for key in _keys(folder).values() if key["code"] != costly_code(key["kind"]))
+
+
+def _keys(folder: Path) -> dict[Path, dict[str, Any]]:
+    """The key files of a folder and what they say; those that another worker tidies away meanwhile are left out."""
+    found = {file: read_json(file) for file in folder.glob(f"*{KEY}")}
+    return {file: key for file, key in found.items() if key}
 
 
 def is_current(path: Path, key: FileKey) -> bool:
     """Whether a costly file is there, whole (sha256), and made by this key."""
-    stored = receipts.read_json(_key_file(path))
+    stored = read_json(key_file(path))
     if not stored or any(stored[name] != value for name, value in asdict(key).items()):
         return False
     try:
@@ -115,7 +115,7 @@ def is_current(path: Path, key: FileKey) -> bool:
     except FileNotFoundError:  # never made, or tidied away by another worker
         return False
     if digest != stored["sha256"]:
-        if receipts.read_json(_key_file(path)) != stored:  # another worker has just replaced it
+        if read_json(key_file(path)) != stored:  # another worker has just replaced it
             return is_current(path, key)
         print(f"{path.name} is damaged (its bytes are not those recorded); it is made again.", flush=True)
         return False
@@ -124,12 +124,11 @@ def is_current(path: Path, key: FileKey) -> bool:
 
 def accept_code(folder: Path) -> None:
     """Take what older code made in a step's folder as if today's had made it, and record that (`reproduce --keep`)."""
-    for file in folder.glob("*.key"):
-        stored = receipts.read_json(file)
+    for file, stored in _keys(folder).items():
         if stored["code"] != (code := costly_code(stored["kind"])):
-            receipts.write_json(file, stored | {"code": code, "kept_from_code": stored["code"]})
+            write_json(file, stored | {"code": code, "kept_from_code": stored["code"]})
             mirror.keep(file)
     if receipt := receipts.read_receipt(folder):  # a step that was interrupted has none
         code = digests.notebook_digest(receipt["notebook"])
-        receipts.write_json(folder / receipts.RECEIPT, receipt | {"code": code, "kept_from_code": receipt["code"]})
-        mirror.keep(folder / receipts.RECEIPT)
+        write_json(folder / RECEIPT, receipt | {"code": code, "kept_from_code": receipt["code"]})
+        mirror.keep(folder / RECEIPT)

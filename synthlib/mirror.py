@@ -5,23 +5,16 @@ so that a slow, full or vanished drive never harms a run. What comes back counts
 found in a run's folder.
 """
 
-import contextlib
-import json
 import os
-import platform
-import shutil
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from synthlib import digests, paths
+from synthlib.files import CUT_OFF, KEY, PLAN, RECEIPT, copy_atomic, key_file, read_json
 
 VARIABLE = "SYNTHLIB_MIRROR"
 MIRRORED = ("papermill_runs", "figures")  # the folders below the root; the committed figures/reference is never written
-RECEIPT = "receipt.json"
-KEY = ".key"
-CUT_OFF = ".part"  # the last letters of the name under which a file is copied
 ABANDONED_S = 3600  # so old is what a copy that was cut off left behind, and nobody writes it any more
 _told: set[str] = set()
 
@@ -34,7 +27,8 @@ def folder() -> Path | None:
 def keep(*files: Path) -> None:
     """Copy finished files into the mirror, in this order: what vouches for others (a key, a receipt) comes last.
 
-    Files outside the run and figure folders are left out. An error of the mirror is one printed line, never an exception.
+    Files outside the run and figure folders are left out. An error of the mirror is one printed line, never an exception,
+    and what comes after it in `files` is not copied.
     """
     for file in files:
         place = _place(file)
@@ -51,14 +45,16 @@ def keep_step(receipt: Path, outputs: Iterable[Path]) -> None:
     """Copy what the mirror lacks of a finished step's outputs, and their keys, then its receipt.
 
     A costly file whose key is in the mirror already was copied when it was made; the others are small, and copied again.
+    Where one of them cannot be copied the receipt is not, so that `catch_up` tries again.
     """
+    wanted: list[Path] = []
     for file in outputs:
-        key = file.with_name(file.name + KEY)
+        key = key_file(file)
         if not key.is_file():
-            keep(file)
+            wanted.append(file)
         elif not _same(key) or not _same_size(file):
-            keep(file, key)
-    keep(receipt)
+            wanted += [file, key]
+    keep(*wanted, receipt)
 
 
 def catch_up() -> None:
@@ -66,13 +62,16 @@ def catch_up() -> None:
     if folder() is None:
         return
     home = paths.root() / MIRRORED[0]
+    for plan in sorted(home.rglob(PLAN)):  # before its shards, which would be another plan's without it
+        if not _same(plan):
+            keep(plan)
     for key in sorted(home.rglob(f"*{KEY}")):
         file = key.with_name(key.name.removesuffix(KEY))
         if file.is_file() and not file.name.startswith("part-") and not (_same(key) and _same_size(file)):
             keep(file, key)
     for receipt in sorted(home.rglob(RECEIPT)):
-        made = json.loads(receipt.read_text(encoding="utf-8"))["outputs"]
-        if not _same(receipt) and all((receipt.parent / name).is_file() for name in made):
+        made = (read_json(receipt) or {}).get("outputs", {})  # gone meanwhile, where a step has just begun anew
+        if made and not _same(receipt) and all((receipt.parent / name).is_file() for name in made):
             keep_step(receipt, [receipt.parent / name for name in made])
 
 
@@ -91,59 +90,51 @@ def bring_back() -> int:
     """Copy what the mirror has and this machine lacks; returns how many files came.
 
     A costly file comes with its key, and a receipt only after all that it tells of is here with its sha256. Nothing that is
-    here is replaced, but for a key without its file. Says what came in one line.
+    here is replaced, but for a key without its file. Says what came in one line, and in one what the mirror cannot do.
     """
     source = folder()
+    if source is None:
+        return 0
     try:
-        there = (
-            sorted(path for name in MIRRORED for path in (source / name).rglob("*") if path.is_file()) if source else []
-        )
+        there = sorted(path for name in MIRRORED for path in (source / name).rglob("*") if path.is_file())
     except OSError as error:
         _tell(f"could not be read: {error.strerror or error}")
-        there = []
-    if not there:
         return 0
-    came = size = 0
-    receipts: list[Path] = []
-    for place in there:
-        here = paths.root() / place.relative_to(source)
-        if place.name.startswith("."):
-            if place.name.endswith(CUT_OFF) and time.time() - place.stat().st_mtime > ABANDONED_S:
-                drop(here)
-        elif place.name == RECEIPT:
-            receipts.append(place)
-        elif place.name.endswith(KEY):
-            data, data_here = place.with_name(place.name.removesuffix(KEY)), here.with_name(here.name.removesuffix(KEY))
-            if data.is_file() and not data_here.exists():
-                came, size = _bring(data, data_here, came, size)
-                came, size = _bring(place, here, came, size, replace=True)
-        elif not place.with_name(place.name + KEY).exists():
-            came, size = _bring(place, here, came, size)
-    for place in receipts:
-        here = paths.root() / place.relative_to(source)
-        if not here.exists() and _all_here(place, here.parent):
-            came, size = _bring(place, here, came, size)
-    print(f"{came} files ({size / 1e6:.1f} MB) came back from {source}.", flush=True)
-    return came
+    came: list[Path] = []
+    failed: list[str] = []
+    for place in sorted(there, key=lambda path: path.name == RECEIPT):  # receipts last
+        try:
+            for copy, target in _wanted(place, paths.root() / place.relative_to(source)):
+                copy_atomic(copy, target)
+                came.append(target)
+        except OSError as error:
+            failed.append(f"{place.name}: {error.strerror or error}")
+    if came:
+        size = sum(path.stat().st_size for path in came)
+        print(f"{len(came)} files ({size / 1e6:.1f} MB) came back from {source}.", flush=True)
+    if failed:
+        print(f"mirror: {len(failed)} files could not be brought back, and are made again; {failed[0]}", flush=True)
+    return len(came)
 
 
-def _bring(place: Path, here: Path, came: int, size: int, replace: bool = False) -> tuple[int, int]:
-    """Copy one file of the mirror, unless there is one here; the counts of files and bytes with it."""
-    if here.exists() and not replace:
-        return came, size
-    try:
-        _write(place, here)
-    except OSError as error:
-        print(f"mirror: could not bring back {place.name}: {error.strerror or error}; it is made again.", flush=True)
-        return came, size
-    return came + 1, size + here.stat().st_size
+def _wanted(place: Path, here: Path) -> list[tuple[Path, Path]]:
+    """What is to be copied for a file of the mirror whose place here is `here`: (from, to), none if nothing is."""
+    if place.name.startswith("."):
+        if place.name.endswith(CUT_OFF) and time.time() - place.stat().st_mtime > ABANDONED_S:
+            drop(here)
+        return []
+    if place.name == RECEIPT:
+        return [(place, here)] if not here.exists() and _all_here(place, here.parent) else []
+    if place.name.endswith(KEY):
+        data, data_here = place.with_name(place.name.removesuffix(KEY)), here.with_name(here.name.removesuffix(KEY))
+        return [(data, data_here), (place, here)] if data.is_file() and not data_here.exists() else []
+    return [] if here.exists() or key_file(place).exists() else [(place, here)]
 
 
 def _all_here(receipt: Path, here: Path) -> bool:
     """Whether all that a receipt tells of is in the step's folder here, byte for byte."""
-    try:
-        made: dict[str, Any] = json.loads(receipt.read_text(encoding="utf-8"))["outputs"]
-    except (OSError, ValueError, KeyError):
+    made = (read_json(receipt) or {}).get("outputs")
+    if made is None:
         return False
     # Figures are named with ..
     told = {Path(os.path.normpath(here / name)): one["sha256"] for name, one in made.items()}
@@ -165,23 +156,7 @@ def _copy(file: Path, place: Path) -> None:
     """Copy into the mirror; its own folder is not made, for without it the drive is not there."""
     if not folder().is_dir():
         raise FileNotFoundError(None, f"there is no folder {folder()} (any more)")
-    _write(file, place)
-
-
-def _write(source: Path, target: Path) -> None:
-    """Copy a file so that it is there whole or not at all."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{platform.node()}.{os.getpid()}{CUT_OFF}")
-    try:
-        with open(source, "rb") as original, open(temporary, "wb") as copy:
-            shutil.copyfileobj(original, copy, 1 << 20)
-            copy.flush()
-            os.fsync(copy.fileno())
-        os.replace(temporary, target)
-    except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
+    copy_atomic(file, place)
 
 
 def _same(file: Path) -> bool:

@@ -4,58 +4,21 @@ A step's key is its parameters, the digests of its inputs and the digest of its 
 (synthlib/costly.py), so that a step that runs again reuses it.
 """
 
-import contextlib
-import json
 import os
-import platform
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from synthlib import digests, hub, mirror, paths
+from synthlib.files import RECEIPT, read_json, remove_cut_off, write_json
 from synthlib.inputs import InputError, read_yaml
+from synthlib.interrupts import told_in_one_line
 from synthlib.locks import Lock, claim
 from synthlib.names import OF_THE_POOL
 from synthlib.provenance import recorded
 from synthlib.settings import SETTINGS
-
-RECEIPT = "receipt.json"
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write a file so that it is there whole or not at all: temporary name, fsync, rename."""
-    temporary = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise InputError(
-            f"cannot write {path}: {error.strerror}; expected a folder that can be written, with space left."
-        )
-
-
-def write_json(path: Path, value: object) -> None:
-    """Write JSON atomically, one key a line."""
-    write_atomic(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
-
-
-def read_json(path: Path) -> Any:
-    """The JSON value in a file, or None where there is no such file or it is not whole."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError, json.JSONDecodeError):
-        return None
-
 
 # --- keys -------------------------------------------------------------------------------------------------------------
 
@@ -196,6 +159,7 @@ class Step:
         print(f"{self.notebook}: receipt written for {len(made)} files in {os.path.relpath(self.folder, paths.root())}")
 
 
+@told_in_one_line()
 def begin(notebook: str, settings: object) -> Step:
     """Claim a step's folder and fix its key.
 
@@ -216,10 +180,7 @@ def begin(notebook: str, settings: object) -> Step:
 def claim_folder(folder: Path) -> Lock:
     """Claim a folder to make a step or a set in it, and remove what cut-off writes left there."""
     lock = claim(folder / ".lock")
-    for left in folder.glob(f".*.{platform.node()}.*.part"):  # of writes that a kill cut off, on this machine
-        pid = int(left.name.split(".")[-2])
-        if not psutil.pid_exists(pid) or pid == os.getpid():
-            left.unlink(missing_ok=True)
+    remove_cut_off(folder)
     return lock
 
 

@@ -12,6 +12,7 @@ from conftest import ROOT
 
 from synthlib import paths, receipts
 from synthlib.digests import notebook_digest, sha256_file
+from synthlib.files import RECEIPT, write_json
 from synthlib.names import BEST_MODE
 from synthlib.runs.experiment import read_experiment
 from synthlib.runs.steps import plan_steps
@@ -179,4 +180,4 @@ def finish(notebook, parameters, files, seconds=60.0):
                 "python": "3.11.7", "versions": {"torch": "2.14.1"}, "hardware": "two cores"}  # fmt: skip
     receipt = {"notebook": notebook, "parameters": settings, "inputs": receipts.input_digests(settings),
                "code": notebook_digest(notebook), "outputs": outputs, "recorded": recorded}  # fmt: skip
-    receipts.write_json(folder / receipts.RECEIPT, receipt)
+    write_json(folder / RECEIPT, receipt)

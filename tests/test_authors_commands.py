@@ -12,11 +12,12 @@ import pytest
 import torch
 from PIL import Image
 
-from synthlib import cli, receipts
+from synthlib import cli
 from synthlib.data.datasets import read_spec
 from synthlib.data.imports import import_set
 from synthlib.data.sources import open_source
 from synthlib.evaluation.evaluate import accuracy_percent, load_logits
+from synthlib.files import RECEIPT
 from synthlib.results.statistics import wilson_interval
 from synthlib.training import train as training
 from synthlib.training.checkpoint import initial_model, load_model, read_record
@@ -141,7 +142,7 @@ def test_a_set_of_ours_tells_its_trick_and_a_damaged_one_is_refused(places, tmp_
     capsys.readouterr()
     assert run("train", (tmp_path / "set", places[1]), "--model_path", tmp_path) == 2
     assert "damaged" in one_line(capsys)
-    (tmp_path / "set" / receipts.RECEIPT).unlink()
+    (tmp_path / "set" / RECEIPT).unlink()
     assert run("train", (tmp_path / "set", places[1]), "--model_path", tmp_path) == 2
     assert "is not finished" in one_line(capsys)
 

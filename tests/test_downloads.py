@@ -19,6 +19,7 @@ from synthlib.data import downloads
 from synthlib.data.datasets import read_spec
 from synthlib.data.downloads import HOSTED, download
 from synthlib.data.shards import read_shards
+from synthlib.files import read_json, write_json
 from synthlib.inputs import InputError
 from synthlib.transfer import amount
 
@@ -101,7 +102,7 @@ def test_a_set_that_older_code_imported_is_made_again_from_the_archive(record_se
     folder = download("cifar10_generated_32A")
     before = read_shards(folder).images
     record = receipts.read_receipt(folder)
-    receipts.write_json(folder / "receipt.json", record | {"code": "older"})
+    write_json(folder / "receipt.json", record | {"code": "older"})
     record_server.licences["7861015"] = {"id": "another-licence"}  # and what is beside the point has changed too
     asked = len(record_server.downloads())
     assert torch.equal(read_shards(download("cifar10_generated_32A")).images, before)
@@ -132,7 +133,7 @@ def test_what_goes_wrong_with_the_set_leaves_the_archive_and_what_is_trusted(rec
     (home / "cifar10_generated_32A" / "mine.parquet").write_bytes(b"mine")
     with pytest.raises(InputError, match="holds something else"):
         download("cifar10_generated_32A")
-    assert receipts.read_json(home / ".archives" / "first_use.json") and list((home / ".archives").glob("*.tar.gz"))
+    assert read_json(home / ".archives" / "first_use.json") and list((home / ".archives").glob("*.tar.gz"))
 
 
 def test_unequal_counts_black_images_and_duplicates_are_told(record_server, home, capsys):

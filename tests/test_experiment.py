@@ -2,6 +2,7 @@
 
 import pytest
 
+from synthlib.files import read_json
 from synthlib.inputs import InputError
 from synthlib.names import TRICKS
 from synthlib.runs.experiment import complete, read_experiment, read_results
@@ -188,7 +189,7 @@ def test_parameters_are_typed_and_complete():
 
 def test_long_work_of_older_code_is_not_redone_unasked_where_the_step_was_interrupted(own_root):
     """A step that never ended has no receipt, only its shards and their keys."""
-    from synthlib import costly, receipts
+    from synthlib import costly
     from synthlib.runs.reproduce import settle_older_code
 
     [step] = [step for step in plan_steps(read_experiment("tiny")) if step.notebook == "01_generate"]
@@ -198,7 +199,7 @@ def test_long_work_of_older_code_is_not_redone_unasked_where_the_step_was_interr
     with pytest.raises(InputError, match="1 steps were made by older code and took 60 minutes; give --redo"):
         settle_older_code([step], redo=False, keep=False)
     settle_older_code([step], redo=False, keep=True)
-    stored = receipts.read_json(shard.with_name(f"{shard.name}.key"))
+    stored = read_json(shard.with_name(f"{shard.name}.key"))
     assert stored["code"] == costly.costly_code("shards") and stored["kept_from_code"] == "code of last week"
     settle_older_code([step], redo=False, keep=False)
 

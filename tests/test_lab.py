@@ -14,7 +14,7 @@ from browser import MARKS, chromium
 from lab import jupyterlab, opened
 from test_runs import copy_checkout, edit
 
-from synthlib import receipts
+from synthlib.files import read_json
 from synthlib.interrupts import Interrupted
 
 pytestmark = MARKS
@@ -85,7 +85,7 @@ def counted(cells, what):
 
 
 def outputs(folder):
-    return {name: made["sha256"] for name, made in receipts.read_json(folder / "receipt.json")["outputs"].items()}
+    return {name: made["sha256"] for name, made in read_json(folder / "receipt.json")["outputs"].items()}
 
 
 def last_number(words, text):

@@ -9,6 +9,7 @@ import pytest
 from conftest import ROOT
 
 from synthlib import costly, mirror, paths, receipts
+from synthlib.files import PLAN, RECEIPT, write_atomic
 from synthlib.generation import generate as module
 from synthlib.generation.generate import generate, open_plan
 from synthlib.runs.experiment import complete
@@ -133,7 +134,7 @@ def test_what_is_replaced_or_removed_here_is_so_in_the_mirror(machine, tmp_path)
     draw(shard_rows=4)  # two shards; those of the earlier layout are removed
     assert names(tmp_path / "drive" / RUN) == [n for n in names(root / RUN) if n[0] != "."]
     receipts.begin("01_generate", settings(shard_rows=4, seed=65)).lock.release()
-    assert not (tmp_path / "drive" / RUN / receipts.RECEIPT).exists()  # begun anew: not finished there either
+    assert not (tmp_path / "drive" / RUN / RECEIPT).exists()  # begun anew: not finished there either
     costly.write_keyed(root / RUN / "shard-x.parquet", b"new", costly.FileKey("shards", "s", "c"), 1.0)
     costly.write_keyed(root / RUN / "shard-x.parquet", b"newer", costly.FileKey("shards", "s", "c"), 1.0)
     assert (tmp_path / "drive" / RUN / "shard-x.parquet").read_bytes() == b"newer"
@@ -149,7 +150,7 @@ def test_nothing_that_is_here_is_replaced_by_what_comes_back(machine, tmp_path):
     shard = next(path.name for path in (tmp_path / "drive" / RUN).glob("*.parquet"))
     (other / RUN / shard).write_bytes(b"own")
     mirror.bring_back()
-    assert (other / RUN / shard).read_bytes() == b"own" and not (other / RUN / receipts.RECEIPT).exists()
+    assert (other / RUN / shard).read_bytes() == b"own" and not (other / RUN / RECEIPT).exists()
 
 
 @pytest.mark.parametrize("trouble", ["gone", "a file in the way"])
@@ -179,18 +180,67 @@ def test_a_step_finished_before_there_was_a_mirror_is_mirrored_whole_when_it_fin
     assert state() == "done"
 
 
+def test_what_was_drawn_half_way_before_there_was_a_mirror_is_finished_on_another_machine(
+    machine, tmp_path, monkeypatch, capsys
+):
+    machine("a")
+    monkeypatch.delenv(mirror.VARIABLE)
+    generate(open_plan(settings(images_per_class=2)))  # two of four shards
+    monkeypatch.setenv(mirror.VARIABLE, str(tmp_path / "drive"))
+    mirror.catch_up()
+    machine("b")
+    mirror.bring_back()
+    capsys.readouterr()
+    draw()
+    assert "8 images: 4 drawn, 4 there already." in capsys.readouterr().out and state() == "done"
+
+
+def test_a_step_of_which_one_file_did_not_fit_is_mirrored_whole_once_it_does(machine, tmp_path, monkeypatch):
+    machine("a")
+    real = mirror.copy_atomic
+
+    def full(source, target):
+        if target.name == PLAN:
+            raise OSError(28, "No space left on device")
+        real(source, target)
+
+    monkeypatch.setattr(mirror, "copy_atomic", full)
+    draw()
+    assert not (tmp_path / "drive" / RUN / RECEIPT).exists()
+    monkeypatch.setattr(mirror, "copy_atomic", real)
+    mirror.catch_up()
+    machine("b")
+    mirror.bring_back()
+    assert state() == "done"
+
+
+def test_a_drive_that_drops_out_while_files_come_back_is_one_line(machine, monkeypatch, capsys):
+    machine("a")
+    draw()
+    machine("b")
+    capsys.readouterr()
+
+    def fails(*_):
+        raise OSError(107, "Transport endpoint is not connected")
+
+    monkeypatch.setattr(mirror, "copy_atomic", fails)
+    assert mirror.bring_back() == 0
+    [line] = capsys.readouterr().out.splitlines()
+    assert "files could not be brought back, and are made again; " in line and "not connected" in line
+
+
 def test_what_was_finished_or_drawn_before_there_was_a_mirror_catches_up(machine, tmp_path, monkeypatch):
     machine("a")
     monkeypatch.delenv(mirror.VARIABLE)
     mirror.catch_up()  # without a mirror it does nothing
     draw()
-    (paths.root() / RUN / receipts.RECEIPT).rename(tmp_path / "receipt.json")
+    (paths.root() / RUN / RECEIPT).rename(tmp_path / "receipt.json")
     monkeypatch.setenv(mirror.VARIABLE, str(tmp_path / "drive"))
     mirror.catch_up()  # of an unfinished step its shards
     assert (
         len(list((tmp_path / "drive" / RUN).glob("*.parquet"))) == len(list((paths.root() / RUN).glob("*.parquet"))) > 0
     )
-    (tmp_path / "receipt.json").rename(paths.root() / RUN / receipts.RECEIPT)
+    (tmp_path / "receipt.json").rename(paths.root() / RUN / RECEIPT)
     mirror.catch_up()
     machine("b")
     mirror.bring_back()
@@ -212,13 +262,13 @@ def test_figures_come_back_with_the_receipt_that_tells_of_them(machine):
     root = machine("a")
     step = receipts.Step("04_figures", root / "papermill_runs/mine/04_figures/all", {}, {}, "", 0.0, _NoLock())
     figure = root / "figures" / "mine" / "a.png"
-    receipts.write_atomic(figure, b"png")
+    write_atomic(figure, b"png")
     step.folder.mkdir(parents=True)
     step.finish([step.folder / "../../../../figures/mine/a.png"])
     other = machine("b")
     assert mirror.bring_back() == 2
     assert (other / "figures/mine/a.png").read_bytes() == b"png"
-    assert list(json.loads((other / step.folder.relative_to(root) / receipts.RECEIPT).read_text())["outputs"])
+    assert list(json.loads((other / step.folder.relative_to(root) / RECEIPT).read_text())["outputs"])
 
 
 class _NoLock:

@@ -10,6 +10,7 @@ from bs4 import BeautifulSoup
 from pages import REFERENCE, finish, numbers_on, own_folder, parse, pretend_pocket, read_lines, wrong_numbers
 
 from synthlib import cli, paths, receipts
+from synthlib.files import RECEIPT
 from synthlib.inputs import InputError
 from synthlib.page.numbers import estimate_text, number_tables, number_text
 from synthlib.page.write import run_page, write_report
@@ -242,7 +243,7 @@ def test_a_part_that_a_later_whole_run_made_again_is_left_out_and_the_other_way_
     folder, part = own_root / "figures" / "pocket", plan_steps(read_experiment("pocket"), ["T1"])[-1]
     (folder / "results_T1.csv").write_text("old")
     finish("04_figures", part.parameters, [folder / "accuracy_by_trick.csv", folder / "results_T1.csv"])
-    file = paths.resolve(part.run_dir) / receipts.RECEIPT
+    file = paths.resolve(part.run_dir) / RECEIPT
     file.write_text(file.read_text().replace("2026-01-02", "2026-01-01").replace("accuracy_by_trick.csv", "gone.csv"))
     soup = parse(write_report("pocket"))
     assert wrong_numbers(soup, folder / "results.csv") == [] and not soup.select('a[download="results_T1.csv"]')
@@ -262,9 +263,9 @@ def test_a_part_of_older_code_or_cut_short_does_not_hide_the_rest(pocket, capsys
     whole = paths.resolve(pocket[-1].run_dir)
     for name, text in (("T9", '{"notebook": "04_figures", "parameters": {"old": 1}}'), ("T8", '{"note')):
         (whole.parent / name).mkdir()
-        (whole.parent / name / receipts.RECEIPT).write_text(text)
+        (whole.parent / name / RECEIPT).write_text(text)
     assert len(parse(write_report("pocket")).select("#T1 td.number")) > 0
-    (whole / receipts.RECEIPT).unlink()
+    (whole / RECEIPT).unlink()
     assert cli.main(["report", "pocket"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
@@ -272,7 +273,7 @@ def test_a_part_of_older_code_or_cut_short_does_not_hide_the_rest(pocket, capsys
 def test_making_the_page_leaves_every_receipt_whatever_is_damaged(pocket, own_root):
     """As after a clean-up of large files: reading an output as a step does would remove the receipt of what is damaged."""
     for step in pocket[:-1]:
-        file = paths.resolve(step.run_dir) / receipts.RECEIPT
+        file = paths.resolve(step.run_dir) / RECEIPT
         receipt = json.loads(file.read_text())
         for name in ("shard-00000.parquet", "logits-r0.safetensors", "classes.json", "r0.safetensors"):
             receipt["outputs"][name] = {"bytes": 1, "sha256": "0"}
@@ -287,9 +288,9 @@ def test_making_the_page_leaves_every_receipt_whatever_is_damaged(pocket, own_ro
 def test_steps_that_were_made_again_or_are_gone_are_told(pocket):
     evaluated = "papermill_runs/pocket/03_eval/digits-merged-resnet"
     drawn = "papermill_runs/pocket/01_generate/digits-base_class"
-    file = paths.resolve(evaluated) / receipts.RECEIPT
+    file = paths.resolve(evaluated) / RECEIPT
     file.write_text(file.read_text().replace('"sha256": "', '"sha256": "0', 1))
-    (paths.resolve(drawn) / receipts.RECEIPT).unlink()
+    (paths.resolve(drawn) / RECEIPT).unlink()
     soup = parse(write_report("pocket"))
     tiles = {dt.get_text(): dt.find_next("dd").get_text() for dt in soup.select(".tiles dt")}
     assert f"of {len(pocket) - 1} steps" in tiles["took"] and f"1 more are gone: {drawn}" in tiles["took"]

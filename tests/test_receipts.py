@@ -9,6 +9,7 @@ import time
 import pytest
 
 from synthlib import costly, digests, locks, paths, receipts
+from synthlib.files import write_atomic
 from synthlib.inputs import InputError
 from synthlib.settings import SETTINGS
 
@@ -73,7 +74,7 @@ def step(own_root, settings):
     upstream = settings("01_generate", run_dir="papermill_runs/x/01_generate/a")
     for name, chosen in (("01_generate", upstream), ("02_train", given)):
         begun = receipts.begin(name, chosen)
-        receipts.write_atomic(begun.folder / "out.bin", name.encode())
+        write_atomic(begun.folder / "out.bin", name.encode())
         begun.finish([begun.folder / "out.bin"])
     return {name: getattr(given, name) for name in given.__dataclass_fields__}
 
@@ -106,7 +107,7 @@ def test_a_step_depends_on_the_bytes_of_its_inputs_and_not_on_their_receipts_tim
     again.finish([again.folder / "out.bin"])
     assert receipts.state("02_train", step) == "done"
     again = receipts.begin("01_generate", upstream)
-    receipts.write_atomic(again.folder / "out.bin", b"other")
+    write_atomic(again.folder / "out.bin", b"other")
     again.finish([again.folder / "out.bin"])
     assert receipts.state("02_train", step) == f"input changed: {step['generated_dir']}"
 
@@ -123,7 +124,7 @@ def test_an_input_of_another_condition_or_of_a_changed_run_is_refused(step, own_
     with pytest.raises(InputError, match="has trick 'merged'; expected 'base_class'"):
         receipts.begin("03_eval", settings("03_eval", trick="base_class", **given))
     upstream = receipts.begin("01_generate", settings("01_generate", run_dir=step["generated_dir"]))
-    receipts.write_atomic(upstream.folder / "out.bin", b"other")
+    write_atomic(upstream.folder / "out.bin", b"other")
     upstream.finish([upstream.folder / "out.bin"])
     with pytest.raises(InputError, match="has changed since; run notebooks/02_train.ipynb again"):
         receipts.begin("03_eval", settings("03_eval", **given))
@@ -160,7 +161,7 @@ def test_a_costly_file_is_current_only_whole_and_with_its_key(tmp_path):
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "file").write_text("no folder")
     for attempt in (
-        lambda: receipts.write_atomic(tmp_path / "file" / "x", b""),
+        lambda: write_atomic(tmp_path / "file" / "x", b""),
         lambda: locks.claim(tmp_path / "file" / "x" / ".lock"),
     ):
         with pytest.raises(InputError, match="cannot write"):
@@ -169,10 +170,10 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
 
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     file = tmp_path / "a.json"
-    receipts.write_atomic(file, b"old")
+    write_atomic(file, b"old")
     monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     with pytest.raises(InputError, match="No space left"):
-        receipts.write_atomic(file, b"new")
+        write_atomic(file, b"new")
     assert file.read_bytes() == b"old" and [p.name for p in tmp_path.iterdir()] == ["a.json"]
 
 

@@ -14,8 +14,9 @@ import pytest
 import torch
 from conftest import ROOT
 
-from synthlib import costly, receipts
+from synthlib import costly
 from synthlib.data.shards import read_table
+from synthlib.files import write_json
 from synthlib.generation import generate as module
 from synthlib.generation import paint, sampler
 from synthlib.generation.generate import generate, open_plan
@@ -231,7 +232,7 @@ def test_sigterm_is_heard_while_another_worker_holds_the_shard(plan):
 
     opened = plan("a")
     [(path, _)] = opened.shards()
-    receipts.write_json(opened.folder / "plan.json", module._description(opened))  # as that worker did
+    write_json(opened.folder / "plan.json", module._description(opened))  # as that worker did
     holder = subprocess.Popen(
         [sys.executable, "-c", "import sys, time; from pathlib import Path; from synthlib.locks import claim\n"
          "lock = claim(Path(sys.argv[1])); print('held', flush=True); time.sleep(60)", str(path.with_name(f".{path.name}.lock"))],

@@ -18,9 +18,9 @@ import pyarrow.parquet as pq
 from synthlib import digests, paths
 from synthlib.data.describe import read_rows
 from synthlib.data.shards import PNG, decode_image, encode_png, is_file_name, read_table, shard_classes
+from synthlib.files import write_atomic
 from synthlib.inputs import InputError
 from synthlib.progress import progress
-from synthlib.receipts import write_atomic
 
 NPZ_BYTES = 4_000_000_000  # a packed .npz is made and read in one piece, in memory
 # Of the checkpoints that the kit's own experiments draw with, by what rows say of the model.

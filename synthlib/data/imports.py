@@ -19,6 +19,7 @@ from synthlib.data.archives import SourceError
 from synthlib.data.datasets import DatasetSpec, read_spec
 from synthlib.data.shards import encode_png, is_file_name, shard_bytes
 from synthlib.data.sources import Item, Source
+from synthlib.files import RECEIPT, read_json, write_atomic, write_json
 from synthlib.inputs import InputError
 from synthlib.names import UNKNOWN, condition_name
 from synthlib.progress import progress
@@ -78,12 +79,12 @@ def import_set(
             names, content = _write_shards(source, spec, known, trick, size, staged)
             whose = {"made_by": made_by, "name": origin["name"], "dataset": dataset, "trick": trick, "size": size}
             whose |= {} if made_by == "download" else {"images": content}  # a hosted set may be made anew by newer code
-            if there and receipts.read_json(folder / WHOSE_FILE) != whose:
+            if there and read_json(folder / WHOSE_FILE) != whose:
                 raise refusal
             inputs = {"dataset": receipts.dataset_digest(dataset), "images": content}
             if not is_imported(folder, inputs):
-                receipts.write_json(folder / WHOSE_FILE, whose)
-                (folder / receipts.RECEIPT).unlink(missing_ok=True)
+                write_json(folder / WHOSE_FILE, whose)
+                (folder / RECEIPT).unlink(missing_ok=True)
                 for path in folder.glob("*.parquet"):
                     path.unlink()
                 for name in names:
@@ -128,7 +129,7 @@ def _write_shards(
         few = list(itertools.islice(pictures, SHARD_ROWS))
         part = rows.slice(first, len(few)).append_column("pixels_sha256", pa.array([p.pixels_sha256 for p in few]))
         names.append(f"shard-{len(names):05d}.parquet")
-        receipts.write_atomic(folder / names[-1], shard_bytes(part, [p.data for p in few], list(spec.classes)))
+        write_atomic(folder / names[-1], shard_bytes(part, [p.data for p in few], list(spec.classes)))
         converted += [picture.converted for picture in few if picture.converted]
         content.update(digests.sha256_json(part.select(["label", "pixels_sha256"]).to_pydict()).encode())
     for kind in sorted(set(converted)):

@@ -14,9 +14,9 @@ from typing import Any
 from urllib.parse import quote
 
 from synthlib import digests, transfer
+from synthlib.files import read_json, write_json
 from synthlib.inputs import InputError
 from synthlib.locks import claim
-from synthlib.receipts import read_json, write_json
 
 ZENODO = "https://zenodo.org"
 FIRST_USE = "first_use.json"  # name -> sha256 of the first copy of what has no checksum

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from synthlib import paths
+from synthlib.files import PLAN
 from synthlib.inputs import InputError
 from synthlib.receipts import is_whole, output_names, read_output
 
@@ -158,7 +159,7 @@ def set_folder(given: str | Path) -> Path:
     for place in (folder, folder.parent / f".{folder.name}.synthlib", folder / "data"):
         if any(place.glob("*.parquet")):
             return place
-        if (place / "plan.json").is_file():
+        if (place / PLAN).is_file():
             raise InputError(
                 f"{given} has no finished shard yet; give the command that draws it again, and let it end."
             )

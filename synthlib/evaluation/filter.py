@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from synthlib import receipts
 from synthlib.data.shards import read_table, shard_classes
 from synthlib.evaluation.referee import judge_named, judge_set
+from synthlib.files import write_atomic
 from synthlib.inputs import InputError
 from synthlib.interrupts import told_in_one_line
 from synthlib.settings import FilterSettings
@@ -59,7 +60,7 @@ def filter_set(settings: FilterSettings, folder: Path) -> tuple[list[Path], pd.D
     kept, judged = frame.loc[frame["kept"], KEPT_COLUMNS], frame[COLUMNS]
     paths = []
     for name, table in (("kept.csv", kept), ("judged.csv", judged)):
-        receipts.write_atomic(folder / name, table.to_csv(index=False, lineterminator="\n").encode())
+        write_atomic(folder / name, table.to_csv(index=False, lineterminator="\n").encode())
         paths.append(folder / name)
     return paths, judged
 

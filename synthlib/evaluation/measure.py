@@ -15,6 +15,7 @@ from synthlib.data.shards import SyntheticSet, read_shards
 from synthlib.evaluation.features import PIXELS, extract_features, split_name
 from synthlib.evaluation.resample import AGAINST_REAL, MEASURES, OF_IMAGES, Images, measure_rows, score_row
 from synthlib.evaluation.scores import score_images
+from synthlib.files import write_atomic
 from synthlib.inputs import InputError, choose
 from synthlib.interrupts import told_in_one_line
 from synthlib.settings import EvaluateSettings
@@ -73,7 +74,7 @@ def measure_replicates(settings: EvaluateSettings, folder: Path) -> tuple[list[P
             rows += measure_rows(of_features, *of_n, theirs, who[n], name, settings.bootstraps)
         if settings.keep_features and space == seen[0]:
             tensors = kept_features(generated, ours, theirs, pool_labels)
-            receipts.write_atomic(features, safetensors.torch.save(tensors, {"feature_space": name}))
+            write_atomic(features, safetensors.torch.save(tensors, {"feature_space": name}))
             files.append(features)
     for measure in [name for name in measures if name in OF_IMAGES]:
         found = score_images(measure, generated, settings.dataset, spaces, settings.device)
@@ -85,7 +86,7 @@ def measure_replicates(settings: EvaluateSettings, folder: Path) -> tuple[list[P
     frame = pd.DataFrame(rows, columns=COLUMNS)
     if frame.empty:
         return files, frame
-    receipts.write_atomic(table, frame.to_csv(index=False, lineterminator="\n").encode())
+    write_atomic(table, frame.to_csv(index=False, lineterminator="\n").encode())
     return [table, *files], frame
 
 

@@ -19,6 +19,7 @@ from synthlib.evaluation.evaluate import (
     result_rows,
 )
 from synthlib.evaluation.predict import EVAL_BATCH_SIZE, predict_authors, predict_eval, require_classes
+from synthlib.files import write_atomic, write_json
 from synthlib.inputs import InputError
 from synthlib.interrupts import told_in_one_line
 from synthlib.names import REAL_TRICKS
@@ -91,9 +92,9 @@ def evaluate_replicates(real: ImageSet, settings: EvaluateSettings, folder: Path
             tables["calibration.csv"] += calibration_rows(classifier, logits)
         files.append(path)
     for name, rows in tables.items():
-        receipts.write_atomic(folder / name, pd.DataFrame(rows).to_csv(index=False, lineterminator="\n").encode())
+        write_atomic(folder / name, pd.DataFrame(rows).to_csv(index=False, lineterminator="\n").encode())
         files.append(folder / name)
-    receipts.write_json(folder / "classes.json", real.classes)
+    write_json(folder / "classes.json", real.classes)
     return [*files, folder / "classes.json"], pd.DataFrame(tables["results.csv"])
 
 

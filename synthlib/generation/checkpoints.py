@@ -9,10 +9,10 @@ import torch
 
 from synthlib import hub, paths
 from synthlib.devices import TORCH_TYPES, device_named
+from synthlib.files import read_json
 from synthlib.generation.pipelines import OtherModel, open_pipeline
 from synthlib.inputs import InputError
 from synthlib.names import IMAGE_TRICKS
-from synthlib.receipts import read_json
 
 # Stable Diffusion v1 drawing from text, and tuned to draw from CLIP's embedding of an image.
 TEXT_MODEL, IMAGE_MODEL = "StableDiffusionPipeline", "StableDiffusionImageVariationPipeline"

@@ -12,6 +12,7 @@ from synthlib import costly, digests, hub, mirror, paths, receipts
 from synthlib.data.datasets import DatasetSpec, read_prompts, read_spec
 from synthlib.data.shards import shard_bytes
 from synthlib.devices import compile_for, hardware_name, precision_for
+from synthlib.files import PLAN, read_json, write_json
 from synthlib.generation import checkpoints
 from synthlib.generation.conditioning import pool_digest, read_pool
 from synthlib.generation.paint import Encoded, Painter, Pending
@@ -36,7 +37,6 @@ from synthlib.names import IMAGE_TRICKS
 from synthlib.progress import meter
 from synthlib.settings import GenerateSettings, part_numbers
 
-PLAN_FILE = "plan.json"
 SECONDS_BETWEEN_PARTS = 120  # what is drawn of an unfinished shard is saved so often, should the machine vanish
 # What an image does not depend on: where it goes, how many others there are, how they are cut into shards. Or whose content
 # counts: prompts are in the rows, of pool images there is a digest in the key of what is conditioned on them.
@@ -189,7 +189,7 @@ def _description(plan: Plan) -> dict[str, Any]:
 
 def _refuse_other_plans(plan: Plan) -> bool:
     """Whether the folder is this plan's already. InputError where it is another's: its shards are there, or its workers."""
-    stored, own = receipts.read_json(plan.folder / PLAN_FILE), _description(plan)
+    stored, own = read_json(plan.folder / PLAN), _description(plan)
     if stored == own:
         return True
     others = drawn_files(plan.folder) or [path for path in plan.folder.glob(".shard-*.lock") if _held(path)]
@@ -228,8 +228,8 @@ def generate(plan: Plan) -> list[Path]:
     with claim(folder / ".plan.lock"):  # one plan a folder, also if two begin at once
         same_plan = _refuse_other_plans(plan)
         if not same_plan:
-            receipts.write_json(folder / PLAN_FILE, _description(plan))
-            mirror.keep(folder / PLAN_FILE)  # without it shards that come back would be another plan's
+            write_json(folder / PLAN, _description(plan))
+    mirror.keep(folder / PLAN)  # without it shards that come back would be another plan's
     missing = [(path, slices) for path, slices in shards if not costly.is_current(path, key)]
     painter = Painter(settings, plan.spec)
     if missing:
@@ -262,7 +262,7 @@ def generate(plan: Plan) -> list[Path]:
         _remove_others(plan, same_plan)
     images = sum(part.last - part.first for _, slices in shards for part in slices)
     print(f"{images} images: {painter.drawn} drawn, {images - painter.drawn} there already.")
-    return [*(path for path, _ in shards), folder / PLAN_FILE]
+    return [*(path for path, _ in shards), folder / PLAN]
 
 
 def _make_shard(
@@ -324,7 +324,7 @@ def _remove_others(plan: Plan, same_plan: bool) -> None:
 
     Those of this plan that hold images beyond today's count stay, for when more are asked for again.
     """
-    if receipts.read_json(plan.folder / PLAN_FILE) != _description(plan):
+    if read_json(plan.folder / PLAN) != _description(plan):
         return  # another plan replaced this one meanwhile: what is there is its own
     wanted = {path for path, _ in plan.shards()}
     for path in drawn_files(plan.folder):

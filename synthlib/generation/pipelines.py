@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
+from synthlib.files import read_json
 from synthlib.inputs import InputError
-from synthlib.receipts import read_json
 
 # What a class is given where it takes it: no image is blacked out by a safety checker or changed by a watermark.
 PLAIN = {"safety_checker": None, "requires_safety_checker": False, "add_watermarker": False}

@@ -12,6 +12,7 @@ import pandas as pd
 from PIL import Image
 
 from synthlib import paths, receipts
+from synthlib.files import RECEIPT
 from synthlib.inputs import InputError, read_yaml
 from synthlib.page.numbers import NumberTable, number_tables, read_numbers, stand_in, where_of
 from synthlib.page.origins import Origin, behind, lost, origin
@@ -121,7 +122,7 @@ class FiguresRun:
             if self.receipt is not None and not receipts.is_whole(self.run_dir, names.get(file, "")):
                 raise InputError(
                     f"{paths.below_root(file)} is missing or was changed since it was made; remove "
-                    f"{self.run_dir}/{receipts.RECEIPT} and run `synthlib reproduce {self.settings.experiment}` to make it again."
+                    f"{self.run_dir}/{RECEIPT} and run `synthlib reproduce {self.settings.experiment}` to make it again."
                 )
 
     @property

@@ -16,6 +16,7 @@ from synthlib.data.real import ImageSet
 from synthlib.data.shards import SyntheticSet, encode_png, load_shards, set_files, shard_classes
 from synthlib.evaluation.evaluate import Logits, load_logits
 from synthlib.evaluation.replicates import ORIGINS, load_test_images
+from synthlib.files import read_json
 from synthlib.inputs import InputError
 from synthlib.page.cards import data_uri
 from synthlib.results import MODE_LABELS, trick_label
@@ -248,7 +249,7 @@ def _read_logits(folder: str) -> tuple[str, Logits, list[str]]:
         raise InputError(f"{folder} has no logits of a last checkpoint; expected {LAST_LOGITS}0: run 03_eval again.")
     _require_whole(folder, names[0], "classes.json")
     number = Path(names[0]).stem.removeprefix(LAST_LOGITS)
-    classes = receipts.read_json(paths.resolve(folder) / "classes.json")
+    classes = read_json(paths.resolve(folder) / "classes.json")
     return number, load_logits(paths.resolve(folder) / names[0]), classes
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from synthlib import digests, paths
-from synthlib.receipts import write_atomic
+from synthlib.files import write_atomic
 from synthlib.runs.run import EXECUTED
 
 if TYPE_CHECKING:

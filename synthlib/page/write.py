@@ -9,7 +9,8 @@ from pathlib import Path
 
 import jinja2
 
-from synthlib import paths, receipts
+from synthlib import paths
+from synthlib.files import read_json, write_atomic, write_json
 from synthlib.inputs import InputError, choose, read_yaml
 from synthlib.page.cards import Card, Download, FiguresRun, as_download, figures_runs, make_cards
 from synthlib.page.gallery import Gallery, Mistakes, galleries, mistakes
@@ -133,14 +134,14 @@ def write_report(name: str, reference: bool = False) -> Path:
     page = reference_page(name) if reference else run_page(name)
     file = paths.report_file(name)
     file = file.with_name(REFERENCE) if reference else file
-    receipts.write_atomic(file, render("report.html.j2", page=page).encode())
+    write_atomic(file, render("report.html.j2", page=page).encode())
     if not reference:
         cards: dict[str, list[str]] = {}
         for card in page.cards:
             for step in (*card.steps, *filter(None, [card.step])):
                 cards.setdefault(step.run_dir, []).append(card.id)
         write_pages([step.run_dir for step in page.steps], file.parent / "pages", page.title, cards)
-    receipts.write_json(file.with_suffix(".json"), _summary(page, file))
+    write_json(file.with_suffix(".json"), _summary(page, file))
     write_index()
     return file
 
@@ -149,10 +150,10 @@ def write_index() -> Path:
     """Make figures/index.html, which leads to every page there is, by the JSON beside each."""
     folder = paths.figures_dir("")
     files = [path for name in ("report", "reference") for path in folder.glob(f"*/{name}.json")]
-    read = [receipts.read_json(path) for path in files if path.with_suffix(".html").is_file()]
+    read = [read_json(path) for path in files if path.with_suffix(".html").is_file()]
     there = [one for one in read if isinstance(one, dict) and set(SUMMARY) <= set(one)]  # others are of older code
     html = render("index.html.j2", experiments=sorted(there, key=lambda one: one["href"]))
-    receipts.write_atomic(folder / INDEX, html.encode())
+    write_atomic(folder / INDEX, html.encode())
     return folder / INDEX
 
 

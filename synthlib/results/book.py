@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from synthlib import paths, receipts
 from synthlib.digests import sha256_json
+from synthlib.files import write_atomic
 from synthlib.inputs import InputError, read_yaml
 from synthlib.results import rows, trick_label
 from synthlib.results.style import save_figure
@@ -136,12 +137,12 @@ class Book:
         of = "_".join(self.settings.results)
         part = Path(self.settings.run_dir).name == of.replace("_", "-")  # so runs/steps.py names the folder of a part
         path = self.out / (f"results_{of}.csv" if part else "results.csv")
-        receipts.write_atomic(path, _csv(results_csv(self._numbers, self._provenance())))
+        write_atomic(path, _csv(results_csv(self._numbers, self._provenance())))
         return [*dict.fromkeys(self._made), path]
 
     def _write(self, result: str, numbers: pd.DataFrame, name: str) -> None:
         path = self.out / f"{name}.csv"
-        receipts.write_atomic(path, _csv(numbers))
+        write_atomic(path, _csv(numbers))
         self._made.append(path)
         self._numbers.append(tidy(result, name, numbers))
 

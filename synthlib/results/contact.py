@@ -14,9 +14,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from synthlib import receipts
 from synthlib.data.describe import read_rows
 from synthlib.data.shards import decode_image, read_table, shard_classes
+from synthlib.files import write_atomic
 from synthlib.results import trick_label, trick_order
 from synthlib.results.style import GREY, STYLE
 
@@ -43,7 +43,7 @@ def contact_sheet(files: Sequence[Path], path: Path, per_class: int = 10) -> Non
     figure = _draw_sheet(shown, classes, counts, _title(files[0].parent, rows), per_class)
     data = io.BytesIO()
     figure.savefig(data, format="png", dpi=DPI, metadata={"Software": None})  # undated: the same set, the same bytes
-    receipts.write_atomic(path, data.getvalue())
+    write_atomic(path, data.getvalue())
 
 
 def _images(files: Sequence[Path], wanted: np.ndarray) -> Iterator[np.ndarray]:

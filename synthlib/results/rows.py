@@ -8,6 +8,7 @@ import pandas as pd
 from safetensors.numpy import load_file
 
 from synthlib import paths, receipts
+from synthlib.files import read_json
 from synthlib.inputs import InputError
 from synthlib.names import BEST_MODE
 from synthlib.results import VARIANTS, mode_order, trick_label, trick_order, variant_order, variant_words, varying
@@ -123,7 +124,7 @@ def read_confusions(
         matrices, classes, who = {}, [], {}
         for folder, row in mine.items():
             names = [name for name in receipts.output_names(folder, ".safetensors") if name.startswith("logits-r")]
-            classes = receipts.read_json(receipts.read_output(folder, "classes.json"))
+            classes = read_json(receipts.read_output(folder, "classes.json"))
             title = f"{trick_label(row['trick'])}, {row['architecture']}{variant_words(row, told_apart)}"
             who[title] = {name: row[name] for name in ("dataset", "trick", "setting", "architecture")}
             matrices[title] = confusion_of([receipts.read_output(folder, name) for name in names], classes)

@@ -17,7 +17,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from synthlib import receipts
+from synthlib.files import write_atomic
 from synthlib.names import EVALUATION_MODES, REAL_TRICKS, TRICKS, UNKNOWN
 from synthlib.results import VARIANTS, known, trick_label, trick_order, variant_words
 
@@ -182,7 +182,7 @@ def save_figure(figure: Figure, stem: str | Path, note: str) -> list[Path]:
             data = io.BytesIO()
             figure.savefig(data, format=suffix, metadata=metadata)
             made.append(stem.with_name(f"{stem.name}.{suffix}"))
-            receipts.write_atomic(made[-1], data.getvalue())
+            write_atomic(made[-1], data.getvalue())
     return made
 
 

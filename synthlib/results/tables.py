@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from synthlib import receipts
+from synthlib.files import write_atomic
 from synthlib.inputs import InputError
 from synthlib.names import BEST_MODE, EVALUATION_MODES
 from synthlib.results import MODE_LABELS, known, statistics, trick_label, varying
@@ -133,7 +133,7 @@ def write_table(
         "tex": _latex(view, f"{caption.rstrip('.')}. {note}", stem.name),
     }
     for suffix, path in files.items():
-        receipts.write_atomic(path, texts[suffix].encode())
+        write_atomic(path, texts[suffix].encode())
     return list(files.values())
 
 

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import psutil
 
-from synthlib import paths, receipts
+from synthlib import paths
+from synthlib.files import read_json, write_json
 from synthlib.locks import alive, process_id
 from synthlib.runs.steps import PlannedStep
 
@@ -115,8 +116,8 @@ def open_engine(home: Path, steps: list[PlannedStep], here: bool = True) -> Engi
     for step in steps:
         spec = paths.resolve(step.run_dir) / SPEC
         content = {"notebook": step.notebook, "parameters": step.parameters}
-        if receipts.read_json(spec) != content:
-            receipts.write_json(spec, content)
+        if read_json(spec) != content:
+            write_json(spec, content)
         graph[step.name] = {
             "notebook": step.notebook,
             "spec": str(spec),
@@ -124,5 +125,5 @@ def open_engine(home: Path, steps: list[PlannedStep], here: bool = True) -> Engi
             "threads": step.parameters.get("threads", 1),
             "gpu": int(step.parameters.get("device", "cpu") != "cpu"),
         }
-    receipts.write_json(folder / GRAPH, {"rules": RULES, "steps": graph})
+    write_json(folder / GRAPH, {"rules": RULES, "steps": graph})
     return Engine(folder, steps)

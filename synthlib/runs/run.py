@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from synthlib import mirror, paths, receipts
+from synthlib.files import write_atomic
 from synthlib.gpus import own_gpu
 from synthlib.inputs import InputError
 from synthlib.interrupts import Terminated
@@ -64,7 +65,7 @@ def _execute(notebook: str, parameters: dict[str, Any], folder: Path) -> None:
     os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
     os.environ |= {"SYNTHLIB_ROOT": str(paths.root())}
     page = folder / f".executed.{os.getpid()}.ipynb"
-    receipts.write_atomic(page, b"{}\n")  # a folder that cannot be written is refused before a kernel starts
+    write_atomic(page, b"{}\n")  # a folder that cannot be written is refused before a kernel starts
     with tempfile.TemporaryDirectory(prefix="synthlib-") as sockets:
         manager = AsyncKernelManager(kernel_name="python3")
         if sys.platform != "win32":  # TCP ports may race (papermill issue 511); socket paths must be short

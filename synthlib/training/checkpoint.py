@@ -7,9 +7,9 @@ import safetensors
 import safetensors.torch
 import torch
 
+from synthlib.files import write_atomic
 from synthlib.inputs import InputError
 from synthlib.names import architecture_name
-from synthlib.receipts import write_atomic
 from synthlib.training.augment import Preparation, seeded
 from synthlib.training.imagenet import read_tensors
 from synthlib.training.models import build_model, memory_format

@@ -15,6 +15,7 @@ from synthlib import costly, digests, paths, receipts
 from synthlib.data.real import real_training_set
 from synthlib.data.shards import SyntheticSet, read_shards
 from synthlib.devices import device_named, hardware_name
+from synthlib.files import write_atomic
 from synthlib.inputs import InputError
 from synthlib.interrupts import told_in_one_line
 from synthlib.names import REAL_TRICKS
@@ -109,7 +110,7 @@ def train_replicates(
     }
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([list(history), *zip(*history.values(), strict=True)])
-    receipts.write_atomic(folder / "history.csv", text.getvalue().encode())
+    write_atomic(folder / "history.csv", text.getvalue().encode())
     return [*files, folder / "history.csv"], history
 
 
