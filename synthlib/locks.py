@@ -32,6 +32,18 @@ def alive(identity: str) -> bool:
         return False
 
 
+def terminate(identity: str) -> psutil.Process | None:
+    """Send SIGTERM to a process named by `process_id`; None where it is gone, or another user's."""
+    try:
+        process = psutil.Process(int(identity.partition(":")[0]))
+        if alive(identity):
+            process.terminate()
+            return process
+    except psutil.Error:
+        pass
+    return None
+
+
 class Lock:
     """A claim that is held; `release` gives it back, as does the end of the process."""
 
@@ -55,26 +67,23 @@ def _end_orphan(owner: dict, path: Path) -> None:
     Of a process of another machine, which shares the folder, nothing is known here.
     """
     driver = owner.get("driver")
-    if owner["machine"] == platform.node() and driver and not alive(driver) and alive(owner["process"]):
-        pid = int(owner["process"].split(":")[0])
-        print(
-            f"Ending process {pid}, left over from an interrupted run, which still holds {path.parent.name}.",
-            flush=True,
-        )
-        with contextlib.suppress(psutil.NoSuchProcess):  # it may die by itself just now
-            process = psutil.Process(pid)
-            process.terminate()
-            try:
-                process.wait(timeout=10)
-            except psutil.TimeoutExpired:
-                process.kill()
+    if owner.get("machine") == platform.node() and driver and not alive(driver):
+        process = terminate(owner["process"])
+        if process is not None:
+            what = f"process {process.pid}, left over from an interrupted run, which still holds {path.parent.name}"
+            print(f"Ending {what}.", flush=True)
+            with contextlib.suppress(psutil.NoSuchProcess):  # it may die by itself just now
+                try:
+                    process.wait(timeout=10)
+                except psutil.TimeoutExpired:
+                    process.kill()
 
 
 def claim(path: Path, wait: bool = True, check: Callable[[], None] = lambda: None) -> Lock | None:
     """Take the lock file at `path`, waiting for its holder or, with wait=False, returning None if there is one.
 
     While it waits it calls `check`, which may raise. An orphan of an interrupted run is ended. Raises InputError where the
-    folder cannot be written.
+    folder cannot be written, or files in it cannot be locked.
     """
     owner_file = path.with_name(f"{path.name}.owner")
     lock = filelock.FileLock(path, is_singleton=True)  # a notebook cell run again holds the lock already
@@ -83,6 +92,14 @@ def claim(path: Path, wait: bool = True, check: Callable[[], None] = lambda: Non
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             lock.acquire(timeout=0)
+            if isinstance(
+                lock, filelock.SoftFileLock
+            ):  # so it becomes without flock, and its holder's death would not free it
+                lock.release(force=True)
+                raise InputError(
+                    f"files in {path.parent} cannot be locked; expected a file system with flock: mount it so (Lustre: -o "
+                    "flock), or keep runs elsewhere."
+                )
             owner = {"machine": platform.node(), "process": process_id(), "driver": os.environ.get(DRIVER_VARIABLE)}
             owner_file.write_text(json.dumps(owner))
             return Lock(lock)
@@ -98,7 +115,7 @@ def claim(path: Path, wait: bool = True, check: Callable[[], None] = lambda: Non
         if owner:
             _end_orphan(owner, path)
         if owner and not told:
-            who = f"process {owner['process'].split(':')[0]} of {owner['machine']}"
+            who = f"process {owner['process'].partition(':')[0]} of {owner.get('machine', 'an unnamed machine')}"
             print(f"Waiting for {who}, which works on {path.parent}.", flush=True)
             told = True
         check()

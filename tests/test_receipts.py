@@ -1,11 +1,13 @@
 """Receipts alone decide what is done; what counts as the same code; one claim mechanism; nothing half-written counts."""
 
+import errno
 import json
 import os
 import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 
 from synthlib import costly, digests, locks, paths, receipts
@@ -216,22 +218,53 @@ def test_an_orphan_is_ended_by_who_takes_its_place(tmp_path):
     assert time.monotonic() - start < 20
 
 
-def test_the_holder_of_a_claim_on_another_machine_is_waited_for_whatever_its_number(tmp_path, capsys):
+class Enough(Exception):
+    """Raised by a claim's check, so that it does not wait."""
+
+
+def enough():
+    raise Enough
+
+
+@pytest.mark.parametrize("machine", ["elsewhere", None])
+def test_the_holder_of_a_claim_that_is_not_of_this_machine_is_waited_for_whatever_its_number(tmp_path, capsys, machine):
     process = holder(tmp_path / ".lock", "1:0.00")
-    owner = json.loads((tmp_path / ".lock.owner").read_text())
-    (tmp_path / ".lock.owner").write_text(json.dumps(owner | {"machine": "elsewhere"}))
-
-    class Enough(Exception):
-        pass
-
-    def enough():
-        raise Enough
-
+    owner = json.loads((tmp_path / ".lock.owner").read_text()) | {"machine": machine}
+    if machine is None:  # as older code wrote it
+        owner.pop("machine")
+    (tmp_path / ".lock.owner").write_text(json.dumps(owner))
     with pytest.raises(Enough):
         locks.claim(tmp_path / ".lock", check=enough)
-    assert process.poll() is None and f"process {process.pid} of elsewhere" in capsys.readouterr().out
+    said = f"process {process.pid} of {machine or 'an unnamed machine'}"
+    assert process.poll() is None and said in capsys.readouterr().out
     process.kill()
     process.wait()
+
+
+def test_an_orphan_of_another_user_is_waited_for(tmp_path, monkeypatch):
+    process = holder(tmp_path / ".lock", "1:0.00")
+
+    def denied(*_):
+        raise psutil.AccessDenied(process.pid)
+
+    monkeypatch.setattr(psutil.Process, "terminate", denied)
+    with pytest.raises(Enough):
+        locks.claim(tmp_path / ".lock", check=enough)
+    assert process.poll() is None
+    process.kill()
+    process.wait()
+
+
+def test_a_file_system_without_locks_is_refused_in_one_line(tmp_path, monkeypatch):
+    import fcntl
+
+    def missing(*_):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", missing)
+    for _ in range(2):
+        with pytest.raises(InputError, match="cannot be locked; expected a file system with flock"):
+            locks.claim(tmp_path / ".lock")
 
 
 def test_settings_and_notebooks_have_the_same_parameters():
