@@ -3,7 +3,6 @@
 import argparse
 import json
 import os
-import signal
 import sys
 from pathlib import Path
 
@@ -76,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
         "run", help="one step: one notebook through papermill, if its receipt is not up to date"
     )
     command.add_argument("notebook", help="01_generate, 02_train, 03_eval or 04_figures")
-    command.add_argument("--params", type=Path, required=True, help="a JSON file of parameters, or a step.json")
+    command.add_argument("--params", type=Path, required=True, help="a JSON file of parameters, or a receipt.json")
     command.add_argument("--log", action="store_true", help="print into run.log in the step's folder")
     command.set_defaults(command=_run)
 
@@ -86,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+@interrupts.terminated_at_once()
 def _reproduce(options: argparse.Namespace) -> None:
     from synthlib.runs.experiment import read_experiment
     from synthlib.runs.reproduce import Means, dry_run, reproduce, settle_older_code
@@ -96,8 +96,8 @@ def _reproduce(options: argparse.Namespace) -> None:
     if options.dry_run:
         print(dry_run(experiment, steps, options.cores or os.cpu_count() or 1))
         return
+    mirror.bring_back()
     settle_older_code(steps, options.redo, options.keep)
-    signal.signal(signal.SIGTERM, interrupts.raise_terminated)
     mirror.catch_up()
     ran = reproduce(experiment, steps, Means(options.profile, options.cores, options.parts, options.gpus))
     from synthlib.results import compare

@@ -2,14 +2,13 @@
 
 import argparse
 import os
-import signal
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from synthlib import paths, receipts
 from synthlib.files import PLAN, read_json, write_atomic, write_json
-from synthlib.gpus import own_gpu
+from synthlib.gpus import VISIBLE, chosen_gpus, own_gpu, visible_gpus
 from synthlib.inputs import InputError
 from synthlib.names import TRICKS, UNKNOWN, trick_name
 from synthlib.settings import GenerateSettings
@@ -154,7 +153,8 @@ def _generate(options: argparse.Namespace) -> None:
             raise InputError(
                 "--probe-batch is given with --gpus; expected one of them: probe first, then give --batch_size."
             )
-        _draw_in_parts(settings, options.gpus)
+        os.environ[VISIBLE] = ",".join(chosen_gpus(options.gpus))  # of parts, and of what is left to this process
+        _draw_in_parts(settings)
     with own_gpu(settings.device):  # before torch looks for one
         from synthlib.generation.generate import generate, open_plan
 
@@ -172,28 +172,24 @@ def _generate(options: argparse.Namespace) -> None:
     print(f"{count} images in {os.path.relpath(outdir)}/<class>/, shards and records in {os.path.relpath(plan.folder)}")
 
 
-def _draw_in_parts(settings: GenerateSettings, gpus: str) -> None:
-    """Draw a set by as many processes as there are GPUs, each with one of its own; what is left, the caller draws."""
+def _draw_in_parts(settings: GenerateSettings) -> None:
+    """Draw a set by as many processes as GPUs can be seen, each with one of its own; what is left, the caller draws."""
     from synthlib import hub, interrupts
-    from synthlib.gpus import chosen_gpus
     from synthlib.runs.graph import in_parts
     from synthlib.runs.reproduce import Means, launch_by, run_steps
     from synthlib.runs.steps import PlannedStep
 
     if settings.device not in ("auto", "cuda"):
         raise InputError(f"device is {settings.device!r} with --gpus; expected auto or cuda, each process gets one.")
-    number = len(chosen_gpus(gpus))
+    number = len(visible_gpus())
     hub.fetch(settings.model, settings.revision, settings.safety == "flag")  # once, before many want it
     whole = PlannedStep(f"01_generate/{settings.trick}", "01_generate", asdict(settings), ())
     parts = [step for step in in_parts([whole], number) if step.parameters["part"]]
     if parts:
         print(f"Each process says how far it is in {os.path.relpath(paths.resolve(settings.run_dir))}/parts/*/run.log")
-        launch = launch_by(Means(cores=number, gpus=gpus), parts)
-        before = signal.signal(signal.SIGTERM, interrupts.raise_terminated)
-        try:
+        launch = launch_by(Means(cores=number, gpus="all"), parts)
+        with interrupts.terminated_at_once():
             run_steps(parts, paths.resolve(settings.run_dir) / ".engine", launch)
-        finally:
-            signal.signal(signal.SIGTERM, before)
 
 
 def _with_probed_batch(settings: GenerateSettings) -> GenerateSettings:

@@ -18,16 +18,16 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"  # what CUDA's own libraries read; one device i
 def visible_gpus() -> list[str]:
     """The GPUs that this process may use, by UUID where nvidia-smi tells it: those of CUDA_VISIBLE_DEVICES, else all there are.
 
-    InputError: they are of several models; an image depends on the model, so that a set must be drawn on one.
+    InputError: they are, or may be, of several models; an image depends on the model, so that a set must be drawn on one.
     """
     models = _models()
-    found = list(models)
+    found, mixed = list(models), len(set(models.values())) > 1
     if VISIBLE in os.environ:
         given = [name.strip() for name in os.environ[VISIBLE].split(",") if name.strip() not in ("", "-1")]
-        # A GPU has one name here, or it would be claimed under each. CUDA may count otherwise than nvidia-smi, but for one model.
-        numbered = all(name.isdigit() and int(name) < len(found) for name in given) and len(set(models.values())) == 1
+        # A GPU has one name here, or it would be claimed under each. Among several models CUDA may count otherwise.
+        numbered = all(name.isdigit() and int(name) < len(found) for name in given) and not mixed
         found = [found[int(name)] for name in given] if numbered else given
-    if len({models.get(name) for name in found}) > 1:
+    if mixed and len({models.get(name, name) for name in found}) > 1:
         there = ", ".join(f"{uuid} ({name})" for uuid, name in models.items())
         raise InputError(
             f"these GPUs are of several models, and images depend on the model: {there}; name those to use, of one model, "

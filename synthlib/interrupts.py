@@ -12,7 +12,7 @@ EXIT_CODE = 143  # 128 + SIGTERM, what a shell reports of a process that SIGTERM
 
 
 class Terminated(Exception):
-    """SIGTERM came; what was finished is kept."""
+    """SIGTERM came, or the terminal closed; what was finished is kept."""
 
     def __init__(self) -> None:
         super().__init__("stopped by SIGTERM; what is finished is kept, the same command goes on from there.")
@@ -61,6 +61,23 @@ def sigterm_between_pieces() -> Iterator[Callable[[], None]]:
         signal.signal(signal.SIGTERM, before)
 
 
-def raise_terminated(*_: object) -> None:
-    """A handler that turns SIGTERM into Terminated at once, for processes that only wait for others."""
-    raise Terminated
+@contextlib.contextmanager
+def terminated_at_once() -> Iterator[None]:
+    """While in here SIGTERM raises Terminated at once, for a process that only waits for others.
+
+    So does SIGHUP, by which a terminal that closes ends what runs in it, unless it is ignored (nohup).
+    """
+
+    def end(*_: object) -> None:
+        raise Terminated
+
+    numbers = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+    before = {number: signal.getsignal(number) for number in numbers}
+    for number, handler in before.items():
+        if number == signal.SIGTERM or handler != signal.SIG_IGN:
+            signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -294,7 +294,7 @@ def test_stable_diffusion_v1s_sizes_have_its_parameter_counts_and_are_its_yamls(
 # ---- the tokenizer that a single file lacks ----
 
 
-@pytest.mark.skipif(importlib.util.find_spec("open_clip") is None, reason="needs pip install 'synthlib[clip]'")
+@pytest.mark.skipif(importlib.util.find_spec("open_clip") is None, reason="needs pip install open-clip-torch")
 def test_open_clips_vocabulary_gives_stable_diffusions_token_ids(tmp_path):
     from open_clip import tokenize
 
@@ -320,10 +320,10 @@ def test_a_tokenizer_folder_beside_the_file_comes_first(single, tmp_path):
 
 def test_without_any_tokenizer_the_line_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert "pip install 'synthlib[clip]'" in refusal(open_tokenizer, tmp_path / "model.ckpt")
+    assert "pip install open-clip-torch" in refusal(open_tokenizer, tmp_path / "model.ckpt")
 
 
-@pytest.mark.skipif(importlib.util.find_spec("open_clip") is None, reason="needs pip install 'synthlib[clip]'")
+@pytest.mark.skipif(importlib.util.find_spec("open_clip") is None, reason="needs pip install open-clip-torch")
 def test_a_tokenizer_with_more_words_than_the_text_encoder_is_refused(single, tmp_path):
     for file in (single, single.with_suffix(".yaml")):
         shutil.copy(file, tmp_path)

@@ -6,13 +6,16 @@ import subprocess
 import sys
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from test_runs import copy_checkout, edit, environment, files, synthlib
 
-from synthlib import paths, receipts
+from synthlib import cli, paths, receipts
+from synthlib.files import read_json, write_json
 from synthlib.generation.generate import generate, open_plan
 from synthlib.inputs import InputError
+from synthlib.locks import process_id
 from synthlib.runs import graph, reproduce
 from synthlib.runs.experiment import read_experiment
 from synthlib.runs.reproduce import Means
@@ -152,34 +155,57 @@ def test_a_malformed_profile_is_one_line(own_root, wrong):
         reproduce.launch_by(Means(str(own_root / "mine")), [])
 
 
-def test_what_dead_calls_left_is_tidied_and_that_of_live_ones_is_not(own_root):
+def left_by_a_dead_call(home, name, **given):
+    """The folder of a call whose caller has ended, as that left it."""
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    process = process_id(dead.pid)
+    dead.wait()
+    call = graph._caller() | {"process": process, "engine": "", "here": True} | given
+    write_json(home / name / graph.CALL, call)
+    return home / name
+
+
+def test_what_dead_calls_left_is_tidied_and_that_of_live_ones_and_of_others_is_not(own_root):
     steps = plan_steps(read_experiment("tiny"))
     mine = graph.open_engine(home := own_root / ".engine", steps)
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    host = os.uname().nodename
-    kept = (f"1.elsewhere.{dead.pid}", f"1.{host}.{dead.pid}.remote")
-    for name in (f"1.{host}.{dead.pid}", *kept):
-        (home / name).mkdir()
+    left_by_a_dead_call(home, "dead")
+    others = {"elsewhere": {"machine": "elsewhere"}, "of another": {"user": "another"}, "remote": {"here": False}}
+    kept = {left_by_a_dead_call(home, name, **given).name for name, given in others.items()}
     assert not mine.ended(steps[0])
     (mine.folder / "still at work").touch()
-    again = graph.open_engine(home, steps)
-    left = {mine.folder.name, again.folder.name, *kept}
-    assert {folder.name for folder in home.iterdir()} == left and (mine.folder / "still at work").is_file()
+    graph._tidy(home)
+    assert {folder.name for folder in home.iterdir()} == {mine.folder.name, *kept}
+    assert (mine.folder / "still at work").is_file()
 
 
-def test_a_snakemake_whose_caller_died_is_told_to_end_and_keeps_its_folder_until_then(own_root):
+@pytest.mark.parametrize("here", [True, False])
+def test_a_snakemake_whose_caller_died_is_told_to_end_and_keeps_its_folder_until_then(own_root, here):
     steps = plan_steps(read_experiment("tiny"))
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
     engine = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    left = own_root / ".engine" / f"1.{os.uname().nodename}.{dead.pid}"
-    left.mkdir(parents=True)
+    left = left_by_a_dead_call(own_root / ".engine", "left", here=here)
     graph.Engine(left, steps).started(engine.pid)
     graph.open_engine(own_root / ".engine", steps)
     assert left.is_dir() and engine.wait(timeout=20) == -signal.SIGTERM
     graph.open_engine(own_root / ".engine", steps)
-    assert not left.exists()
+    assert left.exists() == (not here)  # jobs elsewhere may outlive it
+
+
+def test_calls_share_no_file_of_parameters(own_root):
+    steps = plan_steps(read_experiment("tiny"))
+    first = graph.open_engine(own_root / "first", steps)
+    edited = [replace(step, parameters=step.parameters | {"seed": 7}) for step in steps]
+    graph.open_engine(own_root / "second", edited)
+    spec = read_json(first.folder / graph.GRAPH)["steps"][steps[0].name]["spec"]
+    assert read_json(Path(spec))["parameters"] == steps[0].parameters
+
+
+def test_an_executor_that_is_not_installed_is_one_line(own_root):
+    (own_root / "mine").mkdir()
+    (own_root / "mine" / "config.yaml").write_text("executor: slrum\n")
+    with pytest.raises(
+        InputError, match="executor is 'slrum', which is not installed; pip install snakemake-executor-"
+    ):
+        reproduce.launch_by(Means(str(own_root / "mine")), [])
 
 
 @pytest.mark.runs
@@ -213,6 +239,15 @@ def test_generate_on_all_gpus_is_generate(own_root, monkeypatch, tmp_path_factor
         (own_root / ".shared.synthlib").glob("*.parquet")
     )
     assert len(list((own_root / "shared/three").glob("*.png"))) == 1500
+
+
+def test_a_set_of_one_shard_is_drawn_on_the_gpu_that_was_chosen(own_root, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    monkeypatch.setenv("TMPDIR", str(own_root))  # claims of this test's own
+    monkeypatch.setattr("tempfile.tempdir", None)
+    words = ["--classes", "three", "--n_iter", "1", "--ddim_steps", "2", "--outdir", str(own_root / "out")]
+    assert cli.main(["generate", *words, "--gpus", "1"]) == 0
+    assert [lock.stem for lock in own_root.glob("synthlib-gpus-*/*.lock")] == ["1"]
 
 
 @pytest.mark.runs

@@ -60,7 +60,12 @@ def test_gpus_that_are_not_there_or_of_two_models_are_refused(tmp_path, monkeypa
         visible_gpus()
     monkeypatch.setenv(VISIBLE, "GPU-b")
     assert visible_gpus() == ["GPU-b"]
-    monkeypatch.setenv(VISIBLE, "0,1")
+    monkeypatch.setenv(VISIBLE, "1")
+    assert visible_gpus() == ["1"]  # whichever that is, it is one
+    monkeypatch.setenv(VISIBLE, "0,1")  # numbers may be CUDA's, which counts the fastest first
+    with pytest.raises(InputError, match="several models.*GPU-b .NVIDIA A100"):
+        visible_gpus()
+    smi(tmp_path, monkeypatch, "GPU-a, NVIDIA H100", "GPU-b, NVIDIA H100")
     with pytest.raises(InputError, match="unknown GPU '2'.*Known: 0, 1"):
         chosen_gpus("0,2")
 

@@ -402,7 +402,9 @@ def test_smoke_makes_every_result_and_no_cell_is_empty(tmp_path):
 
     kit = copy_checkout(tmp_path / "kit")
     synthlib(kit, "reproduce", "smoke")
-    results = json.loads((kit / "papermill_runs/smoke/04_figures/all/step.json").read_text())["parameters"]["results"]
+    results = json.loads((kit / "papermill_runs/smoke/04_figures/all/receipt.json").read_text())["parameters"][
+        "results"
+    ]
     defined = yaml.safe_load((kit / "experiments/results.yaml").read_text())
     assert results == list(defined)
     figures = kit / "figures" / "smoke"
@@ -458,7 +460,7 @@ def test_smoke_makes_every_result_and_no_cell_is_empty(tmp_path):
 
     # Without it: what depends on it was not run, and nothing fails or is zero.
     for trick in ("merged", "random_guidance"):
-        given = json.loads((kit / "papermill_runs/smoke/04_figures/all/step.json").read_text())["parameters"]
+        given = json.loads((kit / "papermill_runs/smoke/04_figures/all/receipt.json").read_text())["parameters"]
         given |= {"run_dir": f"papermill_runs/without/{trick}", "figures_dir": f"figures/without_{trick}"}
         for name in ("evaluated_dirs", "trained_dirs", "generated_dirs"):
             given[name] = [folder for folder in given[name] if not re.search(rf"/digits-{trick}(\+|-|$)", folder)]

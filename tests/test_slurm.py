@@ -79,10 +79,10 @@ class Driver:
         """The jobs of a rule whose steps have begun: job id -> step folder."""
         found = {}
         for job, (_, comment) in self.cluster.jobs("running").items():
-            for spec in (self.root / "papermill_runs/tiny").rglob("step.json"):
-                step = spec.parent.relative_to(self.root / "papermill_runs/tiny").as_posix().replace("/parts/", "/")
-                if comment == f"rule_{rule}_wildcards_{step.replace('/', '_')}" and self.begun(spec.parent):
-                    found[job] = spec.parent
+            for owner in (self.root / "papermill_runs/tiny").rglob(".run.lock.owner"):
+                step = owner.parent.relative_to(self.root / "papermill_runs/tiny").as_posix().replace("/parts/", "/")
+                if comment == f"rule_{rule}_wildcards_{step.replace('/', '_')}" and self.begun(owner.parent):
+                    found[job] = owner.parent
         return found
 
     @staticmethod

@@ -1,5 +1,6 @@
 """Work that survives: SIGTERM, kills, errors and full memory lose at most the block in work."""
 
+import contextlib
 import hashlib
 import os
 import random
@@ -22,7 +23,7 @@ from synthlib.generation import paint, sampler
 from synthlib.generation.generate import generate, open_plan
 from synthlib.generation.paint import probe_batch
 from synthlib.inputs import InputError
-from synthlib.interrupts import Terminated
+from synthlib.interrupts import Terminated, terminated_at_once
 
 QUICK = {
     "num_inference_steps": 2,
@@ -338,6 +339,19 @@ def ended(process):
     for line in process.stdout:
         if line.startswith("ended"):
             return line.split()[1] == "0"
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_terminal_that_closes_ends_what_waits_for_others_unless_nohup_says_otherwise(ignored):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
+    try:
+        with contextlib.nullcontext() if ignored else pytest.raises(Terminated):
+            with terminated_at_once():
+                os.kill(os.getpid(), signal.SIGHUP)
+                time.sleep(0.1)
+        assert signal.getsignal(signal.SIGHUP) == (signal.SIG_IGN if ignored else signal.SIG_DFL)
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.runs

@@ -1,7 +1,7 @@
 """CLIP zero-shot: a classifier made from class names and prompt templates by CLIP, without one training image.
 
 Radford et al. 2021, "Learning Transferable Visual Models From Natural Language Supervision", section 3.1.4. The networks are
-open_clip's (`pip install "synthlib[clip]"`), always in float32; the weights OpenAI's, others by their tag, or a local file.
+open_clip's (`pip install open-clip-torch`), always in float32; the weights OpenAI's, others by their tag, or a local file.
 """
 
 import difflib
@@ -155,7 +155,7 @@ def _open_clip() -> Any:
     try:
         import open_clip
     except ImportError:
-        raise InputError('open_clip is not installed; expected it for CLIP: run `pip install "synthlib[clip]"`.')
+        raise InputError("open_clip is not installed; expected it for CLIP: run `pip install open-clip-torch`.")
     return open_clip
 
 

@@ -262,7 +262,7 @@ def open_tokenizer(file: Path) -> Any:
     merges_file = Path(package.origin).parent / "bpe_simple_vocab_16e6.txt.gz" if package else None
     if not (merges_file and merges_file.is_file()):
         raise InputError(
-            f"{file} holds no tokenizer, as single files do not; pip install 'synthlib[clip]', whose open_clip brings "
+            f"{file} holds no tokenizer, as single files do not; pip install open-clip-torch, which brings "
             f"CLIP's, or put the model's tokenizer folder at {file.parent / 'tokenizer'}."
         )
     from tokenizers.pre_tokenizers import ByteLevel

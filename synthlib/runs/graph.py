@@ -4,6 +4,7 @@ Each call has its own: calls that share the runs (on one machine, or on nodes of
 the steps, which `synthlib run` claims one by one.
 """
 
+import getpass
 import os
 import platform
 import shutil
@@ -11,16 +12,13 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import psutil
-
 from synthlib import paths
 from synthlib.files import read_json, write_json
-from synthlib.locks import alive, process_id
+from synthlib.locks import alive, process_id, terminate
 from synthlib.runs.steps import PlannedStep
 
-SPEC = "step.json"
-PROCESS = "snakemake.pid"
 GRAPH = "graph.json"  # named in the Snakefile, too
+CALL = "call.json"  # of whom the call is, which process Snakemake is, and whether its jobs are this machine's own
 # The Snakefile has a rule for each kind of step, by whose name a profile sets memory, time and more.
 RULES = {
     "01_generate": "generate",
@@ -50,7 +48,7 @@ class Engine:
 
     def started(self, pid: int) -> None:
         """Note which process Snakemake is, should the one that started it die."""
-        (self.folder / PROCESS).write_text(process_id(pid))
+        write_json(self.folder / CALL, read_json(self.folder / CALL) | {"engine": process_id(pid)})
 
     def ended(self, step: PlannedStep) -> bool:
         """Whether Snakemake has got a step done."""
@@ -96,28 +94,16 @@ def _part(step: PlannedStep, place: int, parts: int) -> PlannedStep:
 def open_engine(home: Path, steps: list[PlannedStep], here: bool = True) -> Engine:
     """Write what a call of Snakemake is to run, into a new folder in `home`: each step's parameters, and the graph of them.
 
-    What earlier calls on this machine left there is removed, unless they still run; a Snakemake whose caller is gone is told to
-    start nothing more. The folder of a call whose jobs run elsewhere (not `here`) stays, as they may outlive it; it is removed
-    by its own call, once that ends well.
+    here: its jobs are processes of this machine. What earlier calls left there is tidied, see `_tidy`.
     """
-    for left in home.glob(f"*.{platform.node()}.[0-9]*[0-9]"):
-        caller = int(left.name.rpartition(".")[2])
-        engine = (left / PROCESS).read_text() if (left / PROCESS).is_file() else ""
-        if psutil.pid_exists(caller):
-            continue
-        if engine and alive(engine):
-            psutil.Process(int(engine.partition(":")[0])).terminate()
-        else:
-            shutil.rmtree(left, ignore_errors=True)
-    own = f"{platform.node()}.{os.getpid()}" if here else f"{platform.node()}.{os.getpid()}.remote"
-    folder = home / f"{time.strftime('%Y%m%d-%H%M%S')}.{own}"
+    _tidy(home)
+    folder = home / f"{time.strftime('%Y%m%d-%H%M%S')}.{platform.node()}.{os.getpid()}"
+    write_json(folder / CALL, _caller() | {"process": process_id(), "engine": "", "here": here})
     planned = {step.name for step in steps}
     graph = {}
     for step in steps:
-        spec = paths.resolve(step.run_dir) / SPEC
-        content = {"notebook": step.notebook, "parameters": step.parameters}
-        if read_json(spec) != content:
-            write_json(spec, content)
+        spec = folder / f"{step.name}.json"
+        write_json(spec, {"notebook": step.notebook, "parameters": step.parameters})
         graph[step.name] = {
             "notebook": step.notebook,
             "spec": str(spec),
@@ -127,3 +113,24 @@ def open_engine(home: Path, steps: list[PlannedStep], here: bool = True) -> Engi
         }
     write_json(folder / GRAPH, {"rules": RULES, "steps": graph})
     return Engine(folder, steps)
+
+
+def _caller() -> dict[str, str]:
+    """The machine and its user; whether a process of others is alive may not be seen."""
+    return {"machine": platform.node(), "user": getpass.getuser()}
+
+
+def _tidy(home: Path) -> None:
+    """End what this user's calls on this machine whose caller is gone left in `home`, and remove their folders.
+
+    A Snakemake that still runs is told to start nothing more. The folder of a call whose jobs ran elsewhere stays, as they may
+    outlive it.
+    """
+    for file in home.glob(f"*/{CALL}"):
+        call = read_json(file)  # None where another call has just tidied it away
+        if not call or not _caller().items() <= call.items() or alive(call["process"]):
+            continue
+        if call["engine"] and alive(call["engine"]):
+            terminate(call["engine"])
+        elif call["here"]:
+            shutil.rmtree(file.parent, ignore_errors=True)

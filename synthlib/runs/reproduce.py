@@ -162,8 +162,8 @@ def run_steps(steps: list[PlannedStep], home: Path, launch: Launch) -> None:
             start_new_session=not launch.here,  # Ctrl-C comes once, from here
             preexec_fn=None if launch.here else _hear_ctrl_c,
         )
-    call.started(engine.pid)
     try:
+        call.started(engine.pid)
         for line in _watch(engine, call):
             print(line, flush=True)
     except BaseException:
@@ -178,10 +178,11 @@ def run_steps(steps: list[PlannedStep], home: Path, launch: Launch) -> None:
 def launch_by(means: Means, steps: list[PlannedStep]) -> Launch:
     """What `means` comes to for some steps.
 
-    InputError: no Snakemake, an unknown or malformed profile, or GPUs that are not there or are another machine's.
+    InputError: no Snakemake, or not the executor's plugin; an unknown or malformed profile; GPUs that are not there, or are
+    another machine's.
     """
     if importlib.util.find_spec("snakemake") is None:
-        raise InputError("Snakemake is not installed, which runs the steps; pip install 'synthlib[engine]'.")
+        raise InputError("Snakemake is not installed, which runs the steps; pip install snakemake.")
     there = sorted(file.parent.name for file in (paths.root() / "profiles").glob("*/config.yaml"))
     folder = paths.typed(means.profile)
     if not (folder / "config.yaml").is_file():
@@ -206,6 +207,11 @@ def launch_by(means: Means, steps: list[PlannedStep]) -> Launch:
         options += ["--cores", str(cores), "--resources", f"gpu={max(1, len(gpus))}"]
         said = f"on {cores} cores" + (f" and {len(gpus)} GPUs" if gpus else "")
         return Launch(True, options, cut or max(1, len(gpus)), said, environment)
+    plugin = f"snakemake-executor-plugin-{executor}"
+    if importlib.util.find_spec(plugin.replace("-", "_")) is None:
+        raise InputError(
+            f"{folder / 'config.yaml'}: executor is {executor!r}, which is not installed; pip install {plugin}, or mend the name."
+        )
     if means.gpus:
         raise InputError(
             f"--gpus is {means.gpus!r}; expected none with executor {executor}, which gives each job its own."
