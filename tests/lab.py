@@ -151,6 +151,7 @@ class Notebook:
             self.choose("Run", entry)
             with contextlib.suppress(AssertionError):
                 return until(lambda: [cell["count"] for cell in self.cells()] != before, entry, patience_s=patience_s)
+            assert self.at_rest(), f"{entry}: no cell began, but the kernel is at work"
         raise AssertionError(f"{entry}: no cell began")
 
     def wait_for(self, happened: Callable[[], Any], what: str) -> Any:

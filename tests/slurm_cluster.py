@@ -20,7 +20,8 @@ import psutil
 
 SEARCHED = f"{os.environ['PATH']}:/usr/sbin:/sbin"
 COMMANDS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scontrol", "scancel")
-# Short times, so that a dead node is seen, and its jobs go back into the queue, in seconds. Credentials expire early, since a job
+# Short times, so that a dead node is seen, and its jobs go back into the queue, in seconds; but not so short that a node which
+# other tests keep waiting counts as dead. Credentials expire early, since a job
 # that is put back waits for that. More CPUs and memory than the machine has (config_overrides), so that jobs run side by side.
 # squeue tells of finished jobs for MinJobAge; no accounting is there to ask.
 CONFIGURATION = """
@@ -50,9 +51,9 @@ SwitchType=switch/none
 MinJobAge=600
 DefMemPerCPU=500
 KillWait={grace}
-SlurmdTimeout=5
-MessageTimeout=5
-BatchStartTimeout=5
+SlurmdTimeout=15
+MessageTimeout=15
+BatchStartTimeout=15
 ReturnToService=2
 NodeName={node} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory={memory} State=UNKNOWN
 PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP

@@ -234,6 +234,10 @@ def test_every_benchmark_has_a_result_whose_figures_the_page_shows():
         assert f"| {name} | {found['median']:.2f} ({found['min']:.2f} to {found['max']:.2f}) |" in page
         assert f"| {ratio['median']:.1f} ({ratio['min']:.1f} to {ratio['max']:.1f}) |" in page
     engine = RESULTS["bench_engine"]
+    assert (
+        engine["settings"]["shards"] == 64 and engine["parts"]["overhead_seconds_a_part"] <= 3
+    )  # what the kit promises
+    assert engine["done"]["steps"] >= 500 and engine["done"]["seconds"]["median"] < 20
     parts, done = engine["parts"], engine["done"]
     own, looked = parts["notebook_seconds"], done["seconds"]
     assert (

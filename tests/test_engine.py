@@ -160,7 +160,7 @@ def left_by_a_dead_call(home, name, **given):
     dead = subprocess.Popen([sys.executable, "-c", ""])
     process = process_id(dead.pid)
     dead.wait()
-    call = graph._caller() | {"process": process, "engine": "", "here": True} | given
+    call = graph._caller() | {"process": process, "engine": "", "jobs_elsewhere": False} | given
     write_json(home / name / graph.CALL, call)
     return home / name
 
@@ -169,7 +169,11 @@ def test_what_dead_calls_left_is_tidied_and_that_of_live_ones_and_of_others_is_n
     steps = plan_steps(read_experiment("tiny"))
     mine = graph.open_engine(home := own_root / ".engine", steps)
     left_by_a_dead_call(home, "dead")
-    others = {"elsewhere": {"machine": "elsewhere"}, "of another": {"user": "another"}, "remote": {"here": False}}
+    others = {
+        "elsewhere": {"machine": "elsewhere"},
+        "of another": {"user": "another"},
+        "remote": {"jobs_elsewhere": True},
+    }
     kept = {left_by_a_dead_call(home, name, **given).name for name, given in others.items()}
     assert not mine.ended(steps[0])
     (mine.folder / "still at work").touch()
@@ -178,16 +182,16 @@ def test_what_dead_calls_left_is_tidied_and_that_of_live_ones_and_of_others_is_n
     assert (mine.folder / "still at work").is_file()
 
 
-@pytest.mark.parametrize("here", [True, False])
-def test_a_snakemake_whose_caller_died_is_told_to_end_and_keeps_its_folder_until_then(own_root, here):
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_a_snakemake_whose_caller_died_is_told_to_end_and_keeps_its_folder_until_then(own_root, elsewhere):
     steps = plan_steps(read_experiment("tiny"))
     engine = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    left = left_by_a_dead_call(own_root / ".engine", "left", here=here)
+    left = left_by_a_dead_call(own_root / ".engine", "left", jobs_elsewhere=elsewhere)
     graph.Engine(left, steps).started(engine.pid)
     graph.open_engine(own_root / ".engine", steps)
     assert left.is_dir() and engine.wait(timeout=20) == -signal.SIGTERM
     graph.open_engine(own_root / ".engine", steps)
-    assert left.exists() == (not here)  # jobs elsewhere may outlive it
+    assert left.exists() == elsewhere  # these jobs may outlive it
 
 
 def test_calls_share_no_file_of_parameters(own_root):

@@ -76,6 +76,9 @@ def other(browser, tmp_path_factory):
     """Another checkout, in which nothing was run, and the address of its JupyterLab, which is dark."""
     kit = copy_checkout(tmp_path_factory.mktemp("dark") / "kit")
     edit(kit / "notebooks/02_train.ipynb", "replicates: int = 0", "replicates: int = 2")
+    edit(
+        kit / "notebooks/02_train.ipynb", "epochs: int = -1", "epochs: int = 150"
+    )  # long enough to be interrupted by mouse
     with jupyterlab(kit, kit.parent / "lab", DARK) as address:
         yield kit, address
 

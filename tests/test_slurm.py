@@ -19,6 +19,9 @@ from slurm_cluster import slurm_cluster, why_not
 from test_guides import type_all
 from test_runs import copy_checkout, environment, executed, files, synthlib
 
+from synthlib.files import read_json
+from synthlib.locks import alive
+
 pytestmark = [pytest.mark.slurm, pytest.mark.skipif(bool(why_not()), reason=why_not())]
 
 # What the test must have otherwise than profiles/slurm/config.yaml: squeue, as no accounting is there to ask, and no long waits.
@@ -133,8 +136,16 @@ def resumed(cluster, tmp_path_factory):
             first.seen["terminated"] = second.end()[0], cluster.jobs("running") | cluster.jobs("pending")
         finally:
             second.process.kill()
+        killed = Driver(cluster, root)
+        try:
+            killed.wait_until(lambda: killed.at_work("evaluate"), "test", 240)
+        finally:
+            killed.process.kill()  # -9: its Snakemake goes on
+        calls = [read_json(file)["engine"] for file in root.glob("papermill_runs/tiny/.engine/*/call.json")]
+        [engine] = [engine for engine in calls if alive(engine)]
         third = Driver(cluster, root)
         try:
+            first.seen["engine"] = third.wait_until(lambda: not alive(engine) and "ended", "end of the orphan")
             first.seen["again_code"], first.seen["again_said"] = third.end()
         finally:
             third.process.kill()
@@ -172,6 +183,10 @@ def test_ctrl_c_and_sigterm_end_the_jobs_and_the_same_command_goes_on(resumed):
     assert seen["again_code"] == 0, seen["again_said"] + resumed.log()
     kept = {name: when for name, when in executed(resumed.root).items() if name.startswith("01_generate/")}
     assert kept and kept.items() <= seen["executed"].items()
+
+
+def test_a_killed_command_leaves_a_snakemake_that_the_next_one_ends(resumed):
+    assert resumed.seen["engine"] == "ended" and resumed.seen["again_code"] == 0
 
 
 def test_a_run_that_lost_a_job_and_a_node_has_the_bytes_of_a_local_run(resumed, local):

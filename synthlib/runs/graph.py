@@ -18,7 +18,7 @@ from synthlib.locks import alive, process_id, terminate
 from synthlib.runs.steps import PlannedStep
 
 GRAPH = "graph.json"  # named in the Snakefile, too
-CALL = "call.json"  # of whom the call is, which process Snakemake is, and whether its jobs are this machine's own
+CALL = "call.json"  # of whom the call is, which process Snakemake is, and whether it has jobs elsewhere
 # The Snakefile has a rule for each kind of step, by whose name a profile sets memory, time and more.
 RULES = {
     "01_generate": "generate",
@@ -48,7 +48,14 @@ class Engine:
 
     def started(self, pid: int) -> None:
         """Note which process Snakemake is, should the one that started it die."""
-        write_json(self.folder / CALL, read_json(self.folder / CALL) | {"engine": process_id(pid)})
+        self._note({"engine": process_id(pid)})
+
+    def jobs_ended(self) -> None:
+        """Note that none of its jobs is at work any more, wherever it was."""
+        self._note({"jobs_elsewhere": False})
+
+    def _note(self, said: dict[str, object]) -> None:
+        write_json(self.folder / CALL, read_json(self.folder / CALL) | said)
 
     def ended(self, step: PlannedStep) -> bool:
         """Whether Snakemake has got a step done."""
@@ -98,7 +105,7 @@ def open_engine(home: Path, steps: list[PlannedStep], here: bool = True) -> Engi
     """
     _tidy(home)
     folder = home / f"{time.strftime('%Y%m%d-%H%M%S')}.{platform.node()}.{os.getpid()}"
-    write_json(folder / CALL, _caller() | {"process": process_id(), "engine": "", "here": here})
+    write_json(folder / CALL, _caller() | {"process": process_id(), "engine": "", "jobs_elsewhere": not here})
     planned = {step.name for step in steps}
     graph = {}
     for step in steps:
@@ -123,8 +130,8 @@ def _caller() -> dict[str, str]:
 def _tidy(home: Path) -> None:
     """End what this user's calls on this machine whose caller is gone left in `home`, and remove their folders.
 
-    A Snakemake that still runs is told to start nothing more. The folder of a call whose jobs ran elsewhere stays, as they may
-    outlive it.
+    A Snakemake that still runs is told to start nothing more. The folder of a call that was killed while it had jobs elsewhere
+    stays, as they may outlive it.
     """
     for file in home.glob(f"*/{CALL}"):
         call = read_json(file)  # None where another call has just tidied it away
@@ -132,5 +139,5 @@ def _tidy(home: Path) -> None:
             continue
         if call["engine"] and alive(call["engine"]):
             terminate(call["engine"])
-        elif call["here"]:
+        elif not call["jobs_elsewhere"]:
             shutil.rmtree(file.parent, ignore_errors=True)

@@ -169,6 +169,8 @@ def run_steps(steps: list[PlannedStep], home: Path, launch: Launch) -> None:
     except BaseException:
         _end(engine, launch.here)
         raise
+    finally:
+        call.jobs_ended()
     left = [step for step in call.steps if not call.ended(step)]
     if left or engine.returncode:
         raise InputError(f"{len(left)} steps are not done. {_reason(call, left)}")
