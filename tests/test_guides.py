@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from test_exchange import write_folder
 from test_runs import copy_checkout
 from tiny_models import write_tiny_sd, write_tiny_sdxl, write_tiny_single_file
 
+from synthlib.cli import _parser
 from synthlib.data.datasets import read_spec
 from synthlib.data.real import load_real
 from synthlib.data.shards import load_shards, read_shards
@@ -68,6 +70,20 @@ def test_a_command_that_nobody_types_is_found():
             not_accounted_for("new.md", f"{wrong}\n{new}")
     with pytest.raises(AssertionError, match="another kind"):
         not_accounted_for("new.md", "```sh\nls\n```\n")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_command_within_a_sentence_is_one_that_the_kit_has(page):
+    prose = " ".join(re.sub(r"```.*?```", "", PAGES[page].read_text(), flags=re.S).split())
+    for kind, words in re.findall(r"`(synthlib|make) ([^`]+)`", prose):
+        if kind == "make":
+            assert re.search(rf"^{words}:", (ROOT / "Makefile").read_text(), re.M), words
+        elif " " in words:
+            _parser().parse_args(shlex.split(words))  # ends the test where it understands them not
+        else:
+            with pytest.raises(SystemExit) as told:  # its help
+                _parser().parse_args([words, "--help"])
+            assert told.value.code == 0, words
 
 
 def test_the_readme_leads_to_every_guide():
