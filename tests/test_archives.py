@@ -177,11 +177,12 @@ def pax(kind, *records):
         ([record("path", "/etc/x.png")], "'/etc/x.png' has a name that leads out"),
         ([record("path", "x\0yy.png")], "leads out"),
         ([b"0 path=x\n"], "damaged, or no .tar.gz"),
-        ([b"99 path=x\n"], "leads out"),
+        ([b"99 path=x\n"], "leads out | damaged"),  # a newer Python refuses it itself
     ],
 )
 def test_a_pax_header_that_lies_is_refused(stored, records, said):
-    assert said in refused(stored(pax(tarfile.XHDTYPE, *records)))
+    line = refused(stored(pax(tarfile.XHDTYPE, *records)))
+    assert any(words in line for words in said.split(" | "))
 
 
 def test_a_sparse_file_that_claims_a_terabyte_is_refused_at_once(stored):
