@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from synthlib import cli_authors, cli_classifiers, cli_sets, interrupts, mirror, paths
+from synthlib import cli_authors, cli_classifiers, cli_sets, interrupts, mirror, paths, receipts
 from synthlib.inputs import InputError
 
 
@@ -74,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser(
         "run", help="one step: one notebook through papermill, if its receipt is not up to date"
     )
-    command.add_argument("notebook", help="01_generate, 02_train, 03_eval or 04_figures")
+    command.add_argument("notebook", help=", ".join(paths.STEPS))
     command.add_argument("--params", type=Path, required=True, help="a JSON file of parameters, or a receipt.json")
     command.add_argument("--log", action="store_true", help="print into run.log in the step's folder")
     command.set_defaults(command=_run)
@@ -88,18 +88,20 @@ def _parser() -> argparse.ArgumentParser:
 @interrupts.terminated_at_once()
 def _reproduce(options: argparse.Namespace) -> None:
     from synthlib.runs.experiment import read_experiment
-    from synthlib.runs.reproduce import Means, dry_run, reproduce, settle_older_code
+    from synthlib.runs.reproduce import Means, dry_run, launch_by, reproduce, settle_older_code
     from synthlib.runs.steps import plan_steps
 
     experiment = read_experiment(options.experiment)
     steps = plan_steps(experiment, options.only, options.cell)
+    means = Means(options.profile, options.cores, options.parts, options.gpus)
     if options.dry_run:
+        launch_by(means, steps)  # refuses what is no such thing
         print(dry_run(experiment, steps, options.cores or os.cpu_count() or 1))
         return
     mirror.bring_back()
     settle_older_code(steps, options.redo, options.keep)
     mirror.catch_up()
-    ran = reproduce(experiment, steps, Means(options.profile, options.cores, options.parts, options.gpus))
+    ran = reproduce(experiment, steps, means)
     from synthlib.results import compare
 
     if options.cell:
@@ -107,7 +109,10 @@ def _reproduce(options: argparse.Namespace) -> None:
         return
     figures = paths.resolve(steps[-1].parameters["figures_dir"])
     print(f"\n{experiment.title}. {experiment.note}\n")
-    print(compare.summary_text(figures, compare.compare_with_reference(figures, paths.reference_dir(experiment.name))))
+    tables = receipts.output_names(steps[-1].run_dir, ".md")
+    shown = [paths.resolve(steps[-1].run_dir) / name for name in tables] if options.only else None
+    compared = compare.compare_with_reference(figures, paths.reference_dir(experiment.name))
+    print(compare.summary_text(figures, compared, shown))
     print(f"\nTables and figures: {os.path.relpath(figures)}")
     page = paths.report_file(experiment.name)
     made = max((file.stat().st_mtime for file in paths.figures_receipts(experiment.name)), default=0.0)

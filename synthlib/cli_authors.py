@@ -135,7 +135,8 @@ def _train(options: argparse.Namespace) -> None:
     if trained.best:
         at_best = _tested(trained.history[trained.best_epoch - 1])
         print(f"{os.path.relpath(best)}: epoch {trained.best_epoch}, chosen: {BEST_ON_TEST}, {at_best}")
-    where = f" --real_data_location {options.real_data_location}" if options.real_data_location else ""
+    real = options.real_data_location or ("FOLDER_OF_REAL_IMAGES" if settings.dataset == "own" else "")
+    where = f" --real_data_location {real}" if real else ""
     size = "" if last.suffix == ".safetensors" else f" --img_size {preparation.image_size}"  # no record says it
     print(f"Intervals and more: synthlib eval --model {options.model} --model_path {os.path.relpath(last)} "
           f"--dataset {options.dataset}{where}{size}")  # fmt: skip

@@ -162,7 +162,7 @@ def _generate(options: argparse.Namespace) -> None:
             settings = _with_probed_batch(settings)
         plan = open_plan(settings)
         print(
-            f"{len(plan)} images: {', '.join(spec.classes)}; {settings.images_per_class} of each class, trick {trick}.",
+            f"{len(plan)} images: {', '.join(spec.classes)}; {len(plan) // len(spec.classes)} of each class, trick {trick}.",
             flush=True,
         )
         files = generate(plan)  # several such commands may work on one folder: the first to end writes the receipt

@@ -37,7 +37,7 @@ def keep(*files: Path) -> None:
         try:
             _copy(file, place)
         except OSError as error:
-            _tell(f"could not copy {place.name}: {error.strerror or error}")
+            _tell(f"{error.strerror or error}", f"could not copy {place.name}")
             return
 
 
@@ -83,7 +83,7 @@ def drop(*files: Path) -> None:
             try:
                 place.unlink(missing_ok=True)
             except OSError as error:
-                _tell(f"could not remove {place.name}: {error.strerror or error}")
+                _tell(f"{error.strerror or error}", f"could not remove {place.name}")
 
 
 def bring_back() -> int:
@@ -98,7 +98,7 @@ def bring_back() -> int:
     try:
         there = sorted(path for name in MIRRORED for path in (source / name).rglob("*") if path.is_file())
     except OSError as error:
-        _tell(f"could not be read: {error.strerror or error}")
+        _tell(f"{error.strerror or error}", "could not be read")
         return 0
     came: list[Path] = []
     failed: list[str] = []
@@ -176,8 +176,10 @@ def _same_size(file: Path) -> bool:
         return False
 
 
-def _tell(what: str) -> None:
-    """One line about the mirror, once for each thing that it cannot do."""
-    if what not in _told:
-        _told.add(what)
-        print(f"mirror: {what}; the run goes on and keeps its files here, only the mirror lacks them.", flush=True)
+def _tell(why: str, what: str) -> None:
+    """One line about what the mirror cannot do, once for each reason."""
+    if why not in _told:
+        _told.add(why)
+        print(
+            f"mirror: {what}: {why}; the run goes on and keeps its files here, only the mirror lacks them.", flush=True
+        )

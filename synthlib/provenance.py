@@ -15,6 +15,9 @@ from synthlib.gpus import VISIBLE
 
 RECORDED_PACKAGES = ("torch", "torchvision", "diffusers", "transformers", "timm", "numpy", "pillow", "pyarrow")
 
+# Below the root; sets and tables that somebody makes beside them change nothing.
+MAKING_RESULTS = ("synthlib", "notebooks", "experiments")
+
 
 def recorded(seconds: float) -> dict[str, Any]:
     """What is recorded and never compared: versions, hardware, commit, time, memory."""
@@ -44,11 +47,12 @@ def _gpus() -> list[str]:
 
 
 def commit() -> str:
-    """The checkout's commit, with "+changes" where files differ from it; "unknown" outside a checkout."""
+    """The checkout's commit, with "+changes" where what makes results differs from it; "unknown" outside a checkout."""
     try:
         git = ["git", "-C", str(paths.root())]
         head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        changes = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True).stdout
+        status = [*git, "status", "--porcelain", "--", *MAKING_RESULTS]
+        changes = subprocess.run(status, capture_output=True, text=True, check=True).stdout
         return head + ("+changes" if changes.strip() else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"

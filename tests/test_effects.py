@@ -203,7 +203,10 @@ def test_t6_has_each_condition_with_its_gain_over_base_and_merged_and_its_source
         evaluated(tmp_path, "domain_guidance", [7, 8, 9]),
         evaluated(tmp_path, "merged_full", [8, 9, 9], n_train=300),
     ]
-    dirs += [evaluated(tmp_path, "base_class", [5, 6, 7], setting="judge=glyphs")]
+    dirs += [
+        evaluated(tmp_path, "base_class", [5, 6, 7], setting="judge=glyphs"),
+        evaluated(tmp_path, "mine", [5, 5, 5]),
+    ]
     read, correct = inputs(dirs)
     why = {("digits", "prompt_list", "cnn"): "no list"}
     table = effects.beyond(read, correct, PUBLISHED, [("digits", "prompt_list", "cnn")], why)
@@ -219,6 +222,7 @@ def test_t6_has_each_condition_with_its_gain_over_base_and_merged_and_its_source
     assert full["over_base_remark"] == "unequal n_train (100 and 300)" and "follow-on" in full["source"]
     plain = one(table, trick="base_class", setting="", evaluation_mode="eval")
     assert pd.isna(plain["over_base_points"]) and plain["source"] == "the paper"
+    assert set(table.loc[table["trick"] == "mine", "source"]) == {"not stated"}  # a trick that somebody added
     assert one(table, trick="prompt_list", evaluation_mode="eval")["status"] == "not run: no list"
     view = effects.beyond_view(table)
     assert (

@@ -203,6 +203,35 @@ def test_calls_share_no_file_of_parameters(own_root):
     assert read_json(Path(spec))["parameters"] == steps[0].parameters
 
 
+@pytest.mark.parametrize(
+    ("means", "said"),
+    [
+        (Means("slrum"), "unknown profile 'slrum'; did you mean 'slurm'"),
+        (Means(gpus="all"), "there is no GPU here"),
+        (Means(cores=-3), "--cores is -3, --parts 0; expected numbers of at least 1"),
+        (Means(parts=-1), "--cores is 0, --parts -1; expected numbers of at least 1"),
+    ],
+)
+def test_wrong_means_are_refused_though_all_is_done(own_root, monkeypatch, means, said):
+    experiment = read_experiment("tiny")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr(reproduce, "states", lambda steps: dict.fromkeys((step.name for step in steps), "done"))
+    assert not reproduce.reproduce(experiment, steps := plan_steps(experiment), Means())
+    with pytest.raises(InputError, match=said):
+        reproduce.reproduce(experiment, steps, means)
+
+
+def test_a_slurm_that_does_not_answer_is_one_line(own_root, monkeypatch):
+    (own_root / "sinfo").write_text("#!/bin/sh\necho 'sinfo: fatal: no configuration source' >&2\nexit 1\n")
+    (own_root / "sinfo").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{own_root}{os.pathsep}{os.environ['PATH']}")
+    experiment = read_experiment("tiny")
+    with pytest.raises(
+        InputError, match="Slurm does not answer here .sinfo: fatal: no configuration source.; expected"
+    ):
+        reproduce.reproduce(experiment, plan_steps(experiment), Means("slurm"))
+
+
 def test_an_executor_that_is_not_installed_is_one_line(own_root):
     (own_root / "mine").mkdir()
     (own_root / "mine" / "config.yaml").write_text("executor: slrum\n")

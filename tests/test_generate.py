@@ -1,11 +1,13 @@
 """Same input, same output: an image is a function of its row, whatever the shards, the order and the interruptions."""
 
 import hashlib
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 
 from synthlib.data.shards import load_shards, read_table
 from synthlib.generation import checkpoints, sampler
@@ -21,6 +23,15 @@ def images_of(files):
     found = {row["image_id"]: hashlib.sha256(row["image"]["bytes"]).hexdigest() for row in rows}
     assert len(found) == len(rows)
     return found
+
+
+def test_a_trick_without_a_template_is_refused_in_one_line(settings, own_root):
+    (own_root / "experiments").unlink()
+    shutil.copytree(ROOT / "experiments", own_root / "experiments")
+    file = own_root / "experiments/datasets/digits.yaml"
+    file.write_text(file.read_text().replace("  base_class: an image of a {class}\n", ""))
+    with pytest.raises(InputError, match="'digits' has no template for base_class; expected one, .*digits.yaml"):
+        open_plan(settings("01_generate", trick="base_class"))
 
 
 @pytest.fixture

@@ -193,6 +193,16 @@ def test_equal_numbers_are_the_same_as_the_reference_and_others_are_told(pocket,
     assert "= same" in soup.select_one("#T2").get_text()
 
 
+def test_a_page_that_was_cut_off_is_not_there(pocket, own_root, monkeypatch):
+    def fails(*_):
+        raise OSError("cut off")
+
+    monkeypatch.setattr("synthlib.page.write.write_pages", fails)
+    with pytest.raises(OSError, match="cut off"):
+        write_report("pocket")
+    assert not paths.report_file("pocket").exists()  # so that `reproduce` makes it
+
+
 def test_the_files_behind_a_card_are_in_the_page(pocket, own_root):
     soup = parse(write_report("pocket"))
     for result in read_experiment("pocket").results:

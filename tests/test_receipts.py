@@ -255,6 +255,7 @@ def test_an_orphan_of_another_user_is_waited_for(tmp_path, monkeypatch):
     process.wait()
 
 
+@pytest.mark.filterwarnings("ignore:flock not supported")
 def test_a_file_system_without_locks_is_refused_in_one_line(tmp_path, monkeypatch):
     import fcntl
 

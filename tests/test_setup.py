@@ -11,6 +11,7 @@ from conftest import ROOT, TIERS, tier_times
 from packaging.requirements import Requirement
 from packaging.version import Version
 
+from synthlib import provenance
 from synthlib.runs.experiment import read_experiment, read_results
 
 TOML = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -164,3 +165,17 @@ def test_the_time_of_each_tier_is_that_of_its_tests_with_their_fixtures():
     reports = [report("a", "setup", 2, "runs"), report("a", "call", 3, "runs"), report("b", "call", 4, "slurm", "runs"),
                report("c", "call", 5)]  # fmt: skip
     assert tier_times(reports) == ["     9 s  tier runs, tests: 2", "     4 s  tier slurm, tests: 1"]
+
+
+def test_a_commit_has_changes_where_what_makes_results_differs_and_not_beside_a_new_set(tmp_path, monkeypatch):
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    (tmp_path / "synthlib").mkdir()
+    (tmp_path / "synthlib/a.py").write_text("a = 1\n")
+    for words in (["init", "-q"], ["add", "--all"], ["commit", "-q", "-m", "x"]):
+        subprocess.run([*git, *words], check=True)
+    monkeypatch.setattr(provenance.paths, "root", lambda: tmp_path)
+    (tmp_path / "my_digits").mkdir()
+    (tmp_path / "my_digits/1.png").write_bytes(b"png")
+    assert re.fullmatch("[0-9a-f]{40}", provenance.commit())
+    (tmp_path / "synthlib/b.py").write_text("b = 1\n")
+    assert provenance.commit().endswith("+changes")

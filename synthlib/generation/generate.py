@@ -27,7 +27,7 @@ from synthlib.generation.plan import (
     plan_rows,
     slice_rows,
 )
-from synthlib.generation.prompts import sources
+from synthlib.generation.prompts import DOMAIN_TRICKS, sources
 from synthlib.generation.resize import filter_name
 from synthlib.generation.reuse import Existing, drawn_files, identities, ranges, read_if_there
 from synthlib.inputs import InputError
@@ -110,6 +110,12 @@ def open_plan(settings: GenerateSettings) -> Plan:
         raise InputError(
             f"noise is {settings.noise!r} with trick {settings.trick!r}; expected 'per_image': the authors' script has no order "
             "for images that are conditioned on images."
+        )
+    templates = {"multi_domain" if drawn in DOMAIN_TRICKS else drawn for drawn in sources(settings.trick, 3)}
+    if lacking := templates - {*spec.templates, "prompt_list", *IMAGE_TRICKS}:
+        raise InputError(
+            f"data set {settings.dataset!r} has no template for {', '.join(sorted(lacking))}; expected one, such as "
+            f"'an image of a {{class}}': add it to {paths.dataset_files()[settings.dataset]}."
         )
     if settings.revision and not hub.is_hub_id(settings.model):
         raise InputError(

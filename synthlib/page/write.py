@@ -134,7 +134,7 @@ def write_report(name: str, reference: bool = False) -> Path:
     page = reference_page(name) if reference else run_page(name)
     file = paths.report_file(name)
     file = file.with_name(REFERENCE) if reference else file
-    write_atomic(file, render("report.html.j2", page=page).encode())
+    html = render("report.html.j2", page=page)
     if not reference:
         cards: dict[str, list[str]] = {}
         for card in page.cards:
@@ -142,6 +142,7 @@ def write_report(name: str, reference: bool = False) -> Path:
                 cards.setdefault(step.run_dir, []).append(card.id)
         write_pages([step.run_dir for step in page.steps], file.parent / "pages", page.title, cards)
     write_json(file.with_suffix(".json"), _summary(page, file))
+    write_atomic(file, html.encode())  # last of these: where it is, they are
     write_index()
     return file
 

@@ -48,11 +48,16 @@ def compare_with_reference(figures_dir: str | Path, reference_dir: str | Path) -
     return [Comparison(name, *_compare(ours / name, theirs / name)) for name in names]
 
 
-def summary_text(figures_dir: str | Path, comparisons: Iterable[Comparison] = ()) -> str:
-    """T1 of a figures folder, where it was wanted, as aligned plain text, with one line a comparison."""
+def summary_text(
+    figures_dir: str | Path, comparisons: Iterable[Comparison] = (), shown: Iterable[Path] | None = None
+) -> str:
+    """T1 of a figures folder, where it was wanted, as aligned plain text, with one line a comparison.
+
+    shown: tables in Markdown to show instead.
+    """
     main = Path(figures_dir) / "accuracy_by_trick.csv"
-    lines = []
-    if main.is_file():
+    lines = [file.read_text(encoding="utf-8") for file in shown or ()]
+    if shown is None and main.is_file():
         table = tables.read_table(main)
         lacking = [name for name in rows.CONDITION if name not in table.columns]
         if lacking:  # a table that older code made

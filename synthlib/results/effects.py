@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import pandas as pd
 
 from synthlib.inputs import InputError
-from synthlib.names import BEST_MODE, EVALUATION_MODES, INITS
+from synthlib.names import BEST_MODE, EVALUATION_MODES, INITS, MERGED_TRICKS
 from synthlib.results import MODE_LABELS, known, trick_label, varying
 from synthlib.results.cells import Condition, count_text, estimate_text, p_text, unrun, without_empty
 from synthlib.results.differences import PAIRED, PAIRED_COUNTS, Correct, bootstrap_text, not_run, paired
@@ -182,7 +182,8 @@ def beyond(
     table = accuracies.to_dict("records")
     for row in table:
         setting = known(row["setting"]).split("=")[0]
-        row["source"] = SOURCES.get(setting) or SOURCES.get(row["trick"], PAPER)
+        of_paper = row["trick"] in ("base_class", *MERGED_TRICKS, "merged")
+        row["source"] = SOURCES.get(setting) or SOURCES.get(row["trick"]) or (PAPER if of_paper else "not stated")
         for name, trick in (("base", "base_class"), ("merged", "merged")):
             if row["status"] == "run" and not (row["trick"] in TRICKS_COMPARED and not known(row["setting"])):
                 mine = _of(rows, {column: row[column] for column in CONDITION})

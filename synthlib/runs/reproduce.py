@@ -126,10 +126,12 @@ def reproduce(experiment: Experiment, steps: list[PlannedStep], means: Means) ->
     """
     found = states(steps)
     waiting = [step for step in steps if found[step.name] != "done"]
+    launch = launch_by(means, waiting)  # before anything is fetched
     if not waiting:
         print(f"All {len(steps)} steps are done; nothing is run.", flush=True)
         return False
-    launch = launch_by(means, waiting)  # before anything is fetched
+    if not launch.here:
+        _require_answer(launch)
     drawn = [s.parameters for s in waiting if "model" in s.parameters]
     for model, revision, safety in sorted({(p["model"], p["revision"], p["safety"]) for p in drawn}):
         hub.fetch(model, revision, safety == "flag")  # once, before many steps want it
@@ -199,6 +201,10 @@ def launch_by(means: Means, steps: list[PlannedStep]) -> Launch:
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
     before = environment.get("PYTHONPATH")
     environment["PYTHONPATH"] = os.pathsep.join([str(paths.package().parent), *([before] if before else [])])
+    if min(means.cores, means.parts) < 0:
+        raise InputError(
+            f"--cores is {means.cores}, --parts {means.parts}; expected numbers of at least 1, or neither."
+        )
     if (executor := profile.get("executor", "local")) == "local":
         cores = means.cores or os.cpu_count() or 1
         wanted = any(step.parameters.get("device", "cpu") != "cpu" for step in steps)
@@ -220,6 +226,21 @@ def launch_by(means: Means, steps: list[PlannedStep]) -> Launch:
         )
     options += ["--cores", str(means.cores)] if means.cores else []
     return Launch(False, options, cut or 1, f"by {executor}", environment)
+
+
+def _require_answer(launch: Launch) -> None:
+    """InputError, with what it says, where Slurm does not answer on this machine; other executors are not asked."""
+    if launch.said != "by slurm":
+        return
+    try:
+        done = subprocess.run(["sinfo", "--noheader"], capture_output=True, text=True, timeout=60)
+        said = "" if done.returncode == 0 else done.stderr.strip().partition("\n")[0] or "no reason given"
+    except (OSError, subprocess.TimeoutExpired) as error:
+        said = str(error)
+    if said:
+        raise InputError(
+            f"Slurm does not answer here ({said}); expected the login node of a cluster: give the command there."
+        )
 
 
 def wanted_downloads(steps: list[PlannedStep]) -> list[str]:
