@@ -225,6 +225,12 @@ def test_long_work_of_older_code_is_not_redone_unasked_where_the_step_was_interr
         ({"vary": {"guidence": [1]}}, "unknown axis under vary in odd.yaml 'guidence'; did you mean 'guidance'"),
         ({"vary": {"guidance": 1}}, "guidance under vary is 1; expected a list"),
         ({"by_trick": {"mergd": {}}}, "unknown name in by_trick"),
+        ({"note": ...}, "note is missing; expected a str"),
+        ({"note": 5}, "note is 5; expected a str"),
+        (
+            {"generate": {"images_per_class": "many"}},
+            "experiment odd, step 01_generate/digits-class_prompt: images_per_class is 'many'; expected",
+        ),
     ],
 )
 def test_a_strange_experiment_file_is_one_line(own_root, changed, said):
@@ -236,6 +242,7 @@ def test_a_strange_experiment_file_is_one_line(own_root, changed, said):
     (own_root / "experiments").unlink()
     shutil.copytree(ROOT / "experiments", own_root / "experiments")
     content = yaml.safe_load((ROOT / "experiments/tiny.yaml").read_text()) | changed
+    content = {key: value for key, value in content.items() if value is not ...}
     (own_root / "experiments/odd.yaml").write_text(yaml.safe_dump(content))
     with pytest.raises(InputError, match=said) as error:
         plan_steps(read_experiment("odd"))

@@ -102,7 +102,8 @@ def read_experiment(name: str) -> Experiment:
     for key, expected in kinds.items():
         if not isinstance(content.get(key), expected) or not content[key]:
             kind = " or ".join(kind.__name__ for kind in expected)
-            raise InputError(f"{file}: {key} is {content.get(key)!r}; expected a {kind}, see experiments/pocket.yaml.")
+            given = repr(content[key]) if key in content else "missing"
+            raise InputError(f"{file}: {key} is {given}; expected a {kind}, see experiments/pocket.yaml.")
     for dataset in content["datasets"]:
         choose("data set", dataset, paths.dataset_files())
     known = read_results()

@@ -285,7 +285,11 @@ def _add(
         condition = [parameters.get(key, "") for key in ("dataset", "trick", "architecture")]
         own = experiment.given(notebook, *condition) | parameters
         own["run_dir"] = paths.run_dir(experiment.name, notebook, *place)
-        steps[name] = PlannedStep(name, notebook, complete(notebook, own), tuple(step.name for step in after))
+        try:
+            parameters = complete(notebook, own)
+        except InputError as error:
+            raise InputError(f"experiment {experiment.name}, step {name}: {error}") from None
+        steps[name] = PlannedStep(name, notebook, parameters, tuple(step.name for step in after))
     return steps[name]
 
 
