@@ -21,7 +21,7 @@ from synthlib.settings import EvaluateSettings, TrainSettings
 if TYPE_CHECKING:  # torch takes seconds, that other commands need not wait for
     import torch
 
-    from synthlib.data.shards import SyntheticSet
+    from synthlib.data.sets import SyntheticSet
     from synthlib.evaluation.evaluate import Logits
     from synthlib.training.train import Trained
 
@@ -177,7 +177,8 @@ def _training_images(settings: TrainSettings) -> tuple["SyntheticSet", TrainSett
     from synthlib.data.datasets import read_spec
     from synthlib.data.imports import match_classes
     from synthlib.data.readers import decode_items
-    from synthlib.data.shards import SyntheticSet, set_files
+    from synthlib.data.sets import SyntheticSet
+    from synthlib.data.shards import set_files
     from synthlib.data.sources import open_source
     from synthlib.training.replicates import chosen_images
     from synthlib.training.train import preparation_for

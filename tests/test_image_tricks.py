@@ -12,7 +12,8 @@ from PIL import Image
 from tiny_models import write_tiny_variations
 
 from synthlib.data import real
-from synthlib.data.real import ImageSet, load_real
+from synthlib.data.real import load_real
+from synthlib.data.sets import ImageSet
 from synthlib.data.shards import read_table
 from synthlib.generation import checkpoints, sampler
 from synthlib.generation.conditioning import PoolEmbeddings, encode_images, read_pool

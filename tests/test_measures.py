@@ -391,7 +391,7 @@ def test_fewer_images_of_a_set_that_no_plan_drew_are_not_its_first_files():
     """They may be sorted by prompt; those of a plan are taken by index, and fewer are always among more."""
     import pyarrow as pa
 
-    from synthlib.data.shards import SyntheticSet
+    from synthlib.data.sets import SyntheticSet
 
     n = 1000
     rows = {"index": np.arange(n), "replicate": np.zeros(n, np.int64), "seed": pa.nulls(n, pa.uint64())}

@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from synthlib import paths
-from synthlib.data.shards import SyntheticSet
+from synthlib.data.sets import SyntheticSet
 from synthlib.inputs import InputError, read_yaml
 from synthlib.interrupts import Interrupted
 from synthlib.runs.experiment import complete, notebook_defaults

@@ -17,7 +17,8 @@ from synthlib import digests
 from synthlib.data.datasets import read_spec
 from synthlib.data.downloads import REAL
 from synthlib.data.readers import in_eurosat_pool
-from synthlib.data.real import DOWNLOADED, ImageSet, load_real, real_training_set
+from synthlib.data.real import DOWNLOADED, load_real, real_training_set
+from synthlib.data.sets import ImageSet
 from synthlib.inputs import InputError
 
 REAL_IMAGES = Path(os.environ.get("SYNTHLIB_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))

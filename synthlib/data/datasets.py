@@ -9,7 +9,7 @@ from synthlib import paths
 from synthlib.inputs import InputError, choose, read_yaml
 
 if TYPE_CHECKING:
-    from synthlib.data.real import ImageSet
+    from synthlib.data.sets import ImageSet
 
 
 @dataclass(frozen=True)

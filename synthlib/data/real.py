@@ -3,38 +3,23 @@
 import functools
 import importlib.util
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import torch
 
-from synthlib import digests, paths
+from synthlib import paths
 from synthlib.data import readers
 from synthlib.data.datasets import read_spec
 from synthlib.data.imports import match_classes
-from synthlib.data.shards import SyntheticSet
+from synthlib.data.sets import ImageSet, SyntheticSet
 from synthlib.data.sources import open_source
 from synthlib.inputs import InputError, choose
 
 SPLITS = ("pool", "test", "rest")
 CIFAR = ("cifar10", "cifar100")
 DOWNLOADED = (*CIFAR, "eurosat")
-
-
-@dataclass(frozen=True)
-class ImageSet:
-    """Images uint8 [N, 3, H, W], labels int64 [N] into `classes`, and an id for each image."""
-
-    images: torch.Tensor
-    labels: torch.Tensor
-    classes: list[str]
-    ids: list[str]
-
-    def digest(self) -> str:
-        """sha256 of pixels and labels."""
-        return digests.sha256_bytes(self.images.numpy().tobytes() + self.labels.numpy().tobytes())
 
 
 def load_real(

@@ -11,7 +11,8 @@ import torch
 
 from synthlib import receipts
 from synthlib.data.real import load_real
-from synthlib.data.shards import SyntheticSet, read_shards
+from synthlib.data.sets import SyntheticSet
+from synthlib.data.shards import read_shards
 from synthlib.evaluation.features import PIXELS, extract_features, split_name
 from synthlib.evaluation.resample import AGAINST_REAL, MEASURES, OF_IMAGES, Images, measure_rows, score_row
 from synthlib.evaluation.scores import score_images

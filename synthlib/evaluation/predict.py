@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from synthlib import digests
-from synthlib.data.real import ImageSet
+from synthlib.data.sets import ImageSet
 from synthlib.evaluation.evaluate import accuracy_percent
 from synthlib.inputs import InputError
 from synthlib.training.augment import Preparation, batches, seeded

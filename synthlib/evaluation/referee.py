@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 
 from synthlib.data.datasets import read_spec
-from synthlib.data.real import ImageSet
+from synthlib.data.sets import ImageSet
 from synthlib.data.shards import load_shards
 from synthlib.devices import device_named
 from synthlib.evaluation.predict import predict_eval

@@ -7,7 +7,8 @@ import pandas as pd
 import torch
 
 from synthlib import costly, digests, receipts
-from synthlib.data.real import ImageSet, load_real
+from synthlib.data.real import load_real
+from synthlib.data.sets import ImageSet
 from synthlib.devices import device_named, hardware_name
 from synthlib.evaluation.evaluate import (
     Classifier,

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from synthlib.data.shards import SyntheticSet
+from synthlib.data.sets import SyntheticSet
 from synthlib.evaluation.clip_zero_shot import BATCH_SIZE, Clip, has_clip, image_embeddings
 from synthlib.evaluation.features import OF_CLIP, has_weights, load_space_clip, split_name
 from synthlib.evaluation.referee import CLIP_MODEL, Judge, judge_named

@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 from synthlib import digests
-from synthlib.data.real import ImageSet, real_training_set
+from synthlib.data.real import real_training_set
+from synthlib.data.sets import ImageSet
 from synthlib.generation.checkpoints import Checkpoint
 from synthlib.generation.plan import AVERAGED, mixtures
 from synthlib.inputs import InputError

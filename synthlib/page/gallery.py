@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 
 from synthlib import paths, receipts
-from synthlib.data.real import ImageSet
-from synthlib.data.shards import SyntheticSet, encode_png, load_shards, set_files, shard_classes
+from synthlib.data.sets import ImageSet, SyntheticSet
+from synthlib.data.shards import encode_png, load_shards, set_files, shard_classes
 from synthlib.evaluation.evaluate import Logits, load_logits
 from synthlib.evaluation.replicates import ORIGINS, load_test_images
 from synthlib.files import read_json

@@ -7,7 +7,8 @@ from functools import partial
 import numpy as np
 import pyarrow as pa
 
-from synthlib.data.shards import SyntheticSet, read_shards, shard_classes
+from synthlib.data.sets import SyntheticSet
+from synthlib.data.shards import read_shards, shard_classes
 from synthlib.receipts import read_receipt
 from synthlib.results import trick_label
 

@@ -13,7 +13,8 @@ import torch
 
 from synthlib import costly, digests, paths, receipts
 from synthlib.data.real import real_training_set
-from synthlib.data.shards import SyntheticSet, read_shards
+from synthlib.data.sets import SyntheticSet
+from synthlib.data.shards import read_shards
 from synthlib.devices import device_named, hardware_name
 from synthlib.files import write_atomic
 from synthlib.inputs import InputError
