@@ -200,7 +200,7 @@ def test_one_cell_and_one_result_run_only_what_they_need(tmp_path):
         ("01_generate", ""), ("02_train", "-resnet"), ("03_eval", "-resnet"))}  # fmt: skip
     assert "eval" in said and "authors" in said and "[" in said
     assert "Traceback" not in synthlib(kit, "reproduce", "tiny", "--cell", "T1/digits/class_promt/resnet", check=False)
-    assert "| digits   | resnet       | class prompt |" in synthlib(kit, "reproduce", "tiny", "--only", "T1")
+    assert "| digits   | resnet       | class prompt " in synthlib(kit, "reproduce", "tiny", "--only", "T1")
 
 
 def test_a_second_reproduction_from_scratch_gives_the_same_bytes(finished, tmp_path):

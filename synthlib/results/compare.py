@@ -56,7 +56,7 @@ def summary_text(
     shown: tables in Markdown to show instead.
     """
     main = Path(figures_dir) / "accuracy_by_trick.csv"
-    lines = [file.read_text(encoding="utf-8") for file in shown or ()]
+    lines = [file.read_text(encoding="utf-8").strip() for file in shown or ()]
     if shown is None and main.is_file():
         table = tables.read_table(main)
         lacking = [name for name in rows.CONDITION if name not in table.columns]
