@@ -92,9 +92,8 @@ def claim(path: Path, wait: bool = True, check: Callable[[], None] = lambda: Non
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             lock.acquire(timeout=0)
-            if isinstance(
-                lock, filelock.SoftFileLock
-            ):  # so it becomes without flock, and its holder's death would not free it
+            # So it becomes where there is no flock, and its holder's death would not free it.
+            if isinstance(lock, filelock.SoftFileLock):
                 lock.release(force=True)
                 raise InputError(
                     f"files in {path.parent} cannot be locked; expected a file system with flock: mount it so (Lustre: -o "

@@ -27,17 +27,10 @@ def wing(name: str) -> str:
 
 
 def imported(name: str) -> set[str]:
-    """The modules of ours that a module imports, also within functions; not those it only takes types from."""
-    tree = ast.parse(MODULES[name].read_text(encoding="utf-8"))
-    typing = [node for node in ast.walk(tree) if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
-    left_out = {inner for node in typing for inner in ast.walk(node)}
+    """The modules of ours that a module imports, also within functions, or only takes types from."""
     found = set()
-    for node in ast.walk(tree):
-        if (
-            isinstance(node, ast.ImportFrom)
-            and node not in left_out
-            and (node.module or "").split(".")[0] == "synthlib"
-        ):
+    for node in ast.walk(ast.parse(MODULES[name].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "synthlib":
             found |= {one if (one := f"{node.module}.{each.name}") in MODULES else node.module for each in node.names}
     return found - {"synthlib", name}
 

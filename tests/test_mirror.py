@@ -214,16 +214,16 @@ def test_a_step_of_which_one_file_did_not_fit_is_mirrored_whole_once_it_does(mac
     assert state() == "done"
 
 
+def not_connected(*_):
+    raise OSError(107, "Transport endpoint is not connected")
+
+
 def test_a_drive_that_drops_out_while_files_come_back_is_one_line(machine, monkeypatch, capsys):
     machine("a")
     draw()
     machine("b")
     capsys.readouterr()
-
-    def fails(*_):
-        raise OSError(107, "Transport endpoint is not connected")
-
-    monkeypatch.setattr(mirror, "copy_atomic", fails)
+    monkeypatch.setattr(mirror, "copy_atomic", not_connected)
     assert mirror.bring_back() == 0
     [line] = capsys.readouterr().out.splitlines()
     assert "files could not be brought back, and are made again; " in line and "not connected" in line
@@ -249,11 +249,7 @@ def test_what_was_finished_or_drawn_before_there_was_a_mirror_catches_up(machine
 
 def test_a_drive_that_cannot_be_read_is_one_line(machine, monkeypatch, capsys):
     machine("a")
-
-    def fails(*_):
-        raise OSError(107, "Transport endpoint is not connected")
-
-    monkeypatch.setattr(mirror.Path, "rglob", fails)
+    monkeypatch.setattr(mirror.Path, "rglob", not_connected)
     assert mirror.bring_back() == 0
     assert capsys.readouterr().out.startswith("mirror: could not be read: Transport endpoint is not connected; ")
 

@@ -110,13 +110,18 @@ class Means:
 
 @dataclass(frozen=True)
 class Launch:
-    """How Snakemake is started. here: jobs are this machine's processes; said: on what they run, in words."""
+    """How Snakemake is started. executor: its name for what runs jobs; said: the same for people."""
 
-    here: bool
+    executor: str
     options: list[str]
     parts: int
     said: str
     environment: dict[str, str]
+
+    @property
+    def here(self) -> bool:
+        """Whether its jobs are processes of this machine."""
+        return self.executor == "local"
 
 
 def reproduce(experiment: Experiment, steps: list[PlannedStep], means: Means) -> bool:
@@ -130,8 +135,8 @@ def reproduce(experiment: Experiment, steps: list[PlannedStep], means: Means) ->
     if not waiting:
         print(f"All {len(steps)} steps are done; nothing is run.", flush=True)
         return False
-    if not launch.here:
-        _require_answer(launch)
+    if launch.executor == "slurm":
+        _require_slurm()
     drawn = [s.parameters for s in waiting if "model" in s.parameters]
     for model, revision, safety in sorted({(p["model"], p["revision"], p["safety"]) for p in drawn}):
         hub.fetch(model, revision, safety == "flag")  # once, before many steps want it
@@ -214,7 +219,7 @@ def launch_by(means: Means, steps: list[PlannedStep]) -> Launch:
         # Without a GPU, too, only one step at a time that would take one.
         options += ["--cores", str(cores), "--resources", f"gpu={max(1, len(gpus))}"]
         said = f"on {cores} cores" + (f" and {len(gpus)} GPUs" if gpus else "")
-        return Launch(True, options, cut or max(1, len(gpus)), said, environment)
+        return Launch(executor, options, cut or max(1, len(gpus)), said, environment)
     plugin = f"snakemake-executor-plugin-{executor}"
     if importlib.util.find_spec(plugin.replace("-", "_")) is None:
         raise InputError(
@@ -225,13 +230,11 @@ def launch_by(means: Means, steps: list[PlannedStep]) -> Launch:
             f"--gpus is {means.gpus!r}; expected none with executor {executor}, which gives each job its own."
         )
     options += ["--cores", str(means.cores)] if means.cores else []
-    return Launch(False, options, cut or 1, f"by {executor}", environment)
+    return Launch(executor, options, cut or 1, f"by {executor}", environment)
 
 
-def _require_answer(launch: Launch) -> None:
-    """InputError, with what it says, where Slurm does not answer on this machine; other executors are not asked."""
-    if launch.said != "by slurm":
-        return
+def _require_slurm() -> None:
+    """InputError, with what it says, where Slurm does not answer on this machine."""
     try:
         done = subprocess.run(["sinfo", "--noheader"], capture_output=True, text=True, timeout=60)
         said = "" if done.returncode == 0 else done.stderr.strip().partition("\n")[0] or "no reason given"
