@@ -16,9 +16,9 @@ TRICK_ALIASES = {"multidomain": "multi_domain", "random_scale": "random_guidance
 REAL_TRICKS = ("real", "few_shot")  # conditions that train on real images, of the pool only: upper bound and few-shot
 OF_THE_POOL = (*REAL_TRICKS, *IMAGE_TRICKS)  # learn from the pool, or from images that show it: tested on the rest
 MINIATURES = ("resnet", "vit")  # small networks of the paper's families, for the pocket experiments
-# The authors' seven, by torchvision's names and by those of their command line (paper_facts), in lower case.
+# The authors' seven, by torchvision's names (their ViTs are their own) and by those of their command line, in lower case.
 FULL_SIZE = ("resnet50", "resnet101", "convnext_base", "convnext_small", "mobilenet_v3_small", "vit_b", "vit_s")
-ARCHITECTURES = (*MINIATURES, *FULL_SIZE)
+ARCHITECTURES = (*MINIATURES, *FULL_SIZE, "vit_b_16")  # torchvision's ViT-B/16, which has ImageNet weights
 ARCHITECTURE_ALIASES = {"rs50": "resnet50", "rs101": "resnet101", "convnext": "convnext_base", "mbv3": "mobilenet_v3_small",
                         "convnext-s": "convnext_small", "vit-b": "vit_b", "vit-s": "vit_s"}  # fmt: skip
 INITS = ("scratch", "imagenet")

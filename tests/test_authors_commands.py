@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from synthlib import cli
 from synthlib.data.datasets import read_spec
@@ -305,6 +306,36 @@ def test_a_pt_that_train_writes_is_plain_tensors_and_comes_back(places, trained,
     assert sorted(path.name for path in tmp_path.iterdir()) == ["best_on_test_mine.pt", "mine.csv", "mine.pt"]
     mine, ours = torch.load(tmp_path / "mine.pt", weights_only=True), read_tensors(trained / LAST)
     assert mine.keys() == ours.keys() and all(torch.equal(mine[name], ours[name]) for name in ours)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_what_their_mbv3_saves_is_tested_under_the_name_that_they_gave_it(tmp_path, monkeypatch, capsys, suffix):
+    from torchvision.models import mobilenet_v3_small
+
+    monkeypatch.chdir(tmp_path)
+    write_bars(tmp_path / "real", "cifar10", count=2)
+    file = f"MBV3_syn_trained{suffix}"
+    with torch.random.fork_rng(devices=[]):
+        (torch.save if suffix == ".pt" else save_file)(mobilenet_v3_small(num_classes=10).state_dict(), file)
+    words = f"--model MBV3 --model_path {file} --dataset cifar10 --real_data_location real"
+    assert cli.main(["eval", *words.split()]) == 0
+    assert "mobilenet_v3_small for 32 px; no record" in capsys.readouterr().out
+
+
+def test_the_eval_that_train_prints_runs_with_their_names(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_bars(tmp_path / "syn", "cifar10", count=2)
+    write_bars(tmp_path / "real", "cifar10", count=2, seed=1)
+    words = "--model MBV3 --epoch 1 --dataset cifar10 --model_path saved_models/x.pt"
+    assert cli.main(["train", *words.split(), "--syn_data_location", "syn", "--real_data_location", "real"]) == 0
+    printed = re.search(r"synthlib (eval .*)", capsys.readouterr().out)[1]
+    assert cli.main(printed.split()) == 0
+    assert "mobilenet_v3_small for 32 px" in capsys.readouterr().out
+    data = bytearray((tmp_path / "saved_models" / "x.pt").read_bytes())
+    data[len(data) // 2] ^= 1
+    (tmp_path / "saved_models" / "x.pt").write_bytes(data)
+    assert cli.main(printed.split()) == 2
+    assert "x.pt is not whole" in one_line(capsys)
 
 
 def test_a_pickle_of_a_whole_module_is_refused(places, trained, tmp_path, capsys):

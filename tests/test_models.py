@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import itertools
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
@@ -14,7 +15,7 @@ from synthlib.inputs import InputError
 from synthlib.names import FULL_SIZE, architecture_name
 from synthlib.training import imagenet
 from synthlib.training.augment import Preparation, resize
-from synthlib.training.checkpoint import initial_model
+from synthlib.training.checkpoint import initial_model, load_model
 from synthlib.training.imagenet import normalisation_of, read_tensors
 from synthlib.training.models import build_model, memory_format
 
@@ -27,8 +28,20 @@ PARAMETERS = {
     "convnext_base": 88_591_464,
     "convnext_small": 50_223_688,
     "mobilenet_v3_small": 2_542_856,
-    "vit_b": 86_567_656,
+    "vit_b_16": 86_567_656,
 }
+# What the authors' constructors give for 32 px images, with ten classes and with a hundred.
+AUTHORS = {
+    "resnet50": (23_528_522, 23_712_932),
+    "resnet101": (42_520_650, 42_705_060),
+    "convnext_base": (87_576_714, 87_668_964),
+    "convnext_small": (49_462_378, 49_531_588),
+    "mobilenet_v3_small": (1_528_106, 1_620_356),
+    "vit_b": (85_631_242, 85_700_452),
+    "vit_s": (24_485_450, 24_525_860),
+}
+VITS = {"vit_b": (768, 12, 3072), "vit_s": (448, 7, 1344)}  # channels, heads, channels between the layers of the MLP
+DEPTH = 12
 ALIASES = {"MBV3": "mobilenet_v3_small", "Vit-B": "vit_b", "Vit-S": "vit_s", "RS50": "resnet50", "RS101": "resnet101",
            "convnext": "convnext_base", "convnext-s": "convnext_small"}  # fmt: skip
 
@@ -43,13 +56,56 @@ def n_parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def vit_parameters(depth: int, dim: int, mlp: int, tokens: int, n_classes: int) -> int:
-    """Of a ViT with patches of 16 (Dosovitskiy et al. 2021): weights and biases, layer by layer."""
-    patches = 3 * 16 * 16 * dim + dim
-    positions, class_token = tokens * dim, dim
-    attention = (dim * 3 * dim + 3 * dim) + (dim * dim + dim)
-    block = 2 * (2 * dim) + attention + (dim * mlp + mlp) + (mlp * dim + dim)
-    return patches + positions + class_token + depth * block + 2 * dim + (dim * n_classes + n_classes)
+def authors_vit(architecture: str, n_classes: int, image_size: int) -> dict[str, torch.Tensor]:
+    """A state dict with the names and shapes of the authors' ViTs, drawn at random."""
+    dim, heads, mlp = VITS[architecture]
+    shapes = {
+        "pos_embedding": (1, (image_size // 16) ** 2 + 1, dim),
+        "cls_token": (1, 1, dim),
+        "to_patch_embedding.1.weight": (dim, 16 * 16 * 3),
+        "to_patch_embedding.1.bias": (dim,),
+        "mlp_head.0.weight": (dim,),
+        "mlp_head.0.bias": (dim,),
+        "mlp_head.1.weight": (n_classes, dim),
+        "mlp_head.1.bias": (n_classes,),
+    }
+    for k in range(DEPTH):
+        attention, between = f"transformer.layers.{k}.0", f"transformer.layers.{k}.1"
+        shapes |= {f"{part}.norm.{kind}": (dim,) for part in (attention, between) for kind in ("weight", "bias")}
+        shapes[f"{attention}.fn.to_qkv.weight"] = (3 * heads * 64, dim)
+        shapes |= {f"{attention}.fn.to_out.0.weight": (dim, heads * 64), f"{attention}.fn.to_out.0.bias": (dim,)}
+        shapes |= {f"{between}.fn.net.0.weight": (mlp, dim), f"{between}.fn.net.0.bias": (mlp,)}
+        shapes |= {f"{between}.fn.net.3.weight": (dim, mlp), f"{between}.fn.net.3.bias": (dim,)}
+    generator = torch.Generator().manual_seed(5)
+    return {name: torch.randn(shape, generator=generator) * 0.05 for name, shape in shapes.items()}
+
+
+def authors_vit_logits(state: dict[str, torch.Tensor], heads: int, images: torch.Tensor) -> torch.Tensor:
+    """Their forward pass, step by step (Dosovitskiy et al. 2021, equations 1 to 4): an attention matrix for each head."""
+
+    def linear(name, x):
+        return x @ state[f"{name}.weight"].T + state.get(f"{name}.bias", 0)
+
+    def norm(name, x):
+        x = (x - x.mean(-1, keepdim=True)) / (x.var(-1, correction=0, keepdim=True) + 1e-5).sqrt()
+        return x * state[f"{name}.weight"] + state[f"{name}.bias"]
+
+    corners = itertools.product(range(0, images.shape[2], 16), range(0, images.shape[3], 16))
+    patches = [images[:, :, y : y + 16, x : x + 16].permute(0, 2, 3, 1).flatten(1) for y, x in corners]
+    first = state["cls_token"].expand(len(images), 1, -1)
+    x = torch.cat([first, linear("to_patch_embedding.1", torch.stack(patches, 1))], 1) + state["pos_embedding"]
+    for k in range(DEPTH):
+        name = f"transformer.layers.{k}.0"
+        queries, keys, values = linear(f"{name}.fn.to_qkv", norm(f"{name}.norm", x)).chunk(3, -1)
+        seen = []
+        for mine in range(0, heads * 64, 64):
+            q, key, value = (part[..., mine : mine + 64] for part in (queries, keys, values))
+            seen.append((q @ key.transpose(1, 2) / 8).softmax(-1) @ value)
+        x = x + linear(f"{name}.fn.to_out.0", torch.cat(seen, -1))
+        name = f"transformer.layers.{k}.1"
+        inner = linear(f"{name}.fn.net.0", norm(f"{name}.norm", x))
+        x = x + linear(f"{name}.fn.net.3", inner * (1 + torch.erf(inner / 2**0.5)) / 2)
+    return linear("mlp_head.1", norm("mlp_head.0", x[:, 0]))
 
 
 def one_line(caught) -> str:
@@ -62,25 +118,64 @@ def one_line(caught) -> str:
 
 
 @pytest.mark.parametrize("architecture", PARAMETERS)
-def test_the_authors_networks_have_the_published_numbers_of_parameters(architecture):
+def test_torchvisions_networks_have_the_published_numbers_of_parameters(architecture):
     model = on_meta(architecture, 1000, 224)
     assert n_parameters(model) == PARAMETERS[architecture]
     assert model(torch.zeros(2, 3, 224, 224, device="meta")).shape == (2, 1000)
 
 
-def test_vits_are_as_the_paper_facts_say():
-    assert vit_parameters(12, 768, 3072, 197, 1000) == PARAMETERS["vit_b"]
-    small = on_meta("vit_s", 1000, 224)
-    assert n_parameters(small) == vit_parameters(12, 448, 1344, 197, 1000)
-    attention = [module for module in small.modules() if isinstance(module, nn.MultiheadAttention)]
-    assert len(attention) == 12 and {module.num_heads for module in attention} == {7}
-    assert {m.num_heads for m in on_meta("vit_b", 10, 32).modules() if isinstance(m, nn.MultiheadAttention)} == {12}
+@pytest.mark.parametrize("architecture", FULL_SIZE)
+def test_the_seven_have_as_many_parameters_as_the_authors(architecture):
+    found = tuple(n_parameters(on_meta(architecture, n_classes, 32)) for n_classes in (10, 100))
+    assert found == AUTHORS[architecture]
 
 
-@pytest.mark.parametrize(("architecture", "dim"), [("vit_b", 768), ("vit_s", 448)])
-def test_at_32_px_a_vit_sees_four_patches_and_a_class_token(architecture, dim):
-    assert on_meta(architecture, 10, 32).encoder.pos_embedding.shape == (1, 2 * 2 + 1, dim)
-    assert on_meta(architecture, 10, 224).encoder.pos_embedding.shape == (1, 14 * 14 + 1, dim)
+def slow(architecture: str):
+    """Of the large ones, which take seconds to build and to write."""
+    return pytest.param(architecture, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+@pytest.mark.parametrize(
+    "architecture",
+    ["mobilenet_v3_small", "vit_s", *map(slow, ("resnet50", "resnet101", "convnext_small", "convnext_base", "vit_b"))],
+)
+def test_a_state_dict_of_the_authors_constructors_gives_the_same_logits(tmp_path, architecture, suffix):
+    import safetensors.torch
+    from torchvision.models import get_model
+
+    classes = [f"class {k}" for k in range(100 if architecture == "vit_s" else 10)]
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    if architecture in VITS:
+        state = authors_vit(architecture, len(classes), 32)
+        wanted = authors_vit_logits(state, VITS[architecture][1], images)
+    else:
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            torch.manual_seed(5)
+            theirs = get_model(architecture, num_classes=len(classes))
+            wanted = theirs.eval()(images)
+        state = theirs.state_dict()
+    file = tmp_path / f"Vit-S_syn_trained{suffix}"
+    (torch.save if suffix == ".pt" else safetensors.torch.save_file)(state, file)
+    alias = next(alias for alias, name in ALIASES.items() if name == architecture)
+    model, record = load_model(file, alias, classes, 32)
+    assert record["architecture"] == architecture
+    with torch.no_grad():
+        assert torch.allclose(model(images), wanted, atol=1e-5) and wanted.std() > 0
+
+
+def test_the_authors_vits_begin_as_theirs():
+    model = initial_model("vit_s", 10, 224, 0)
+    for table in (model.cls_token, model.pos_embedding):
+        assert table.mean().abs() < 0.1 and abs(table.std() - 1) < 0.1  # N(0, 1): 448 numbers or more
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear):  # uniform, up to one by the root of the inputs; the head, too
+            bound = module.in_features**-0.5
+            assert module.weight.abs().max() <= bound and abs(module.weight.std() / bound - 3**-0.5) < 0.02
+            assert (module.bias is None) == name.endswith("to_qkv")
+    x = torch.rand(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(model.train()(x), model.eval()(x))  # no dropout
 
 
 @pytest.mark.parametrize("architecture", FULL_SIZE)
@@ -110,7 +205,7 @@ def test_the_names_of_the_authors_command_line_are_known_in_any_case(alias):
 def test_an_unknown_network_is_one_line_with_the_nearest_names():
     with pytest.raises(InputError, match="unknown architecture 'resnet5'; did you mean resnet50") as caught:
         architecture_name("resnet5")
-    assert "vit_s, or a model of timm" in one_line(caught)
+    assert "vit_s, vit_b_16, or a model of timm" in one_line(caught)
     with pytest.raises(InputError, match="efficientnet_lite0"):
         architecture_name("eficientnet_lite0")
 
@@ -120,6 +215,7 @@ def test_an_unknown_network_is_one_line_with_the_nearest_names():
     [
         ("vit_b", 40, "image size 40 does not divide into vit_b's patches of 16; .*set image_size 48 or 32"),
         ("vit_s", 8, "set image_size 16"),
+        ("vit_b_16", 40, "vit_b_16's patches of 16"),
         ("test_vit", 30, r"test_vit cannot be built for 30 px .*divisible by patch size"),
         ("convnext_small", 16, "convnext_small cannot be built for 16 px .*choose another image_size"),
         ("resnet18.no_such_weights", 32, "resnet18.no_such_weights cannot be built.*Invalid pretrained tag"),
@@ -136,9 +232,6 @@ def test_dropout_and_stochastic_depth_are_torchvisions():
     assert [module.p for module in mobilenet.modules() if isinstance(module, nn.Dropout)] == [0.2]
     depths = [module.p for module in convnext.modules() if type(module).__name__ == "StochasticDepth"]
     assert len(depths) == 3 + 3 + 27 + 3 and depths[0] == 0 and depths[-1] == 0.4
-    assert [
-        module.p for module in on_meta("vit_b", 10, 32).modules() if isinstance(module, nn.Dropout) and module.p
-    ] == []
 
 
 def test_train_mode_differs_from_eval_mode_where_there_is_dropout_or_stochastic_depth():
@@ -267,14 +360,18 @@ def test_heads_that_are_no_linear_layer_or_two_are_new_too(tmp_path, architectur
     assert sorted(heads) == sorted(wanted) and wanted
 
 
-def test_position_embeddings_are_resized_to_the_images_at_hand(tmp_path):
-    theirs = initial_model("vit_s", 10, 224, 1).state_dict()
-    table = torch.full((1, 197, 448), 0.25)
-    table[:, 0] = torch.linspace(-1, 1, 448)
-    theirs["encoder.pos_embedding"] = table
+@pytest.mark.parametrize(
+    ("architecture", "name"),
+    [("vit_s", "pos_embedding"), pytest.param("vit_b_16", "encoder.pos_embedding", marks=pytest.mark.slow)],
+)
+def test_position_embeddings_are_resized_to_the_images_at_hand(tmp_path, architecture, name):
+    theirs = initial_model(architecture, 20, 32, 1).state_dict()
+    dim = theirs[name].shape[2]
+    theirs[name] = table = torch.full((1, 197, dim), 0.25)
+    table[:, 0] = torch.linspace(-1, 1, dim)
     torch.save(theirs, tmp_path / "vit.pth")
-    found = initial_model("vit_s", 10, 32, 0, "imagenet", str(tmp_path / "vit.pth")).encoder.pos_embedding
-    assert found.shape == (1, 5, 448)
+    found = initial_model(architecture, 10, 32, 0, "imagenet", str(tmp_path / "vit.pth")).state_dict()[name]
+    assert found.shape == (1, 5, dim)
     assert torch.equal(found[0, 0], table[0, 0])  # the class token's stays
     assert torch.allclose(found[0, 1:], torch.tensor(0.25), atol=1e-6)  # a constant field stays constant
 
@@ -312,6 +409,10 @@ def test_weights_of_another_network_are_one_line(tmp_path):
             InputError, match=f"other.pth holds .*expected|other.pth holds no weights of {architecture}"
         ):
             initial_model(architecture, 10, 32, 0, "imagenet", str(tmp_path / "other.pth"))
+    torch.save({"encoder.pos_embedding": torch.zeros(1, 197, 768)}, tmp_path / "other.pth")
+    with pytest.raises(InputError, match="holds no weights of vit_s at 32 px.* vit_b_16, torchvision's") as caught:
+        initial_model("vit_s", 10, 32, 0, "imagenet", str(tmp_path / "other.pth"))
+    one_line(caught)
     with pytest.raises(InputError, match="no file .*absent.pth"):
         initial_model("mobilenet_v3_small", 10, 32, 0, "imagenet", str(tmp_path / "absent.pth"))
 
@@ -329,6 +430,7 @@ UNREADABLE = {
     "cut short": (WHOLE[:-40], "is not whole"),
     "an old file cut short": (LEGACY[:-4], "is not whole"),
     "an old file with a changed byte": (LEGACY[:20] + b"\xff" + LEGACY[21:], "is not whole|more than plain tensors"),
+    "a changed byte": (WHOLE.replace(torch.ones(3).numpy().tobytes(), b"\0\0\xc0?" * 3), "is not whole"),
     "empty": (b"", "is not whole"),
     "rubbish": (b"rubbish", "is not whole|more than plain tensors"),
     "numbers for names": (saved({0: torch.ones(3)}), "no named tensors"),
@@ -434,11 +536,8 @@ def test_weights_that_are_not_there_are_one_line(torchvisions):
 
 
 def test_torchvisions_addresses_end_in_eight_digits_of_the_digest():
-    for name in (*PARAMETERS, "vit_s"):
+    for name in PARAMETERS:
         weights = imagenet._torchvision_weights(name)
-        if name == "vit_s":
-            assert weights is None
-            continue
         stem = weights.url.rpartition("/")[2].removesuffix(".pth")
         assert len(stem.rpartition("-")[2]) == 8 and int(stem.rpartition("-")[2], 16) >= 0
         assert weights.meta["num_params"] == PARAMETERS[name]
@@ -460,8 +559,11 @@ def test_timms_weights_come_from_its_hub(tmp_path, monkeypatch):
     assert torch.equal(model.conv_stem.weight, theirs["conv_stem.weight"])
 
 
-@pytest.mark.parametrize("architecture", ["vit_s", "resnet", "vit"])
-def test_a_network_without_published_weights_is_one_line(architecture):
-    with pytest.raises(InputError, match=f"no ImageNet weights are known for {architecture}") as caught:
+@pytest.mark.parametrize(
+    ("architecture", "instead"),
+    [("vit_b", ".* vit_b_16, torchvision's"), ("vit_s", ".* vit_b_16, torchvision's"), ("resnet", ""), ("vit", "")],
+)
+def test_a_network_without_published_weights_is_one_line(architecture, instead):
+    with pytest.raises(InputError, match=f"no ImageNet weights are known for {architecture};{instead}") as caught:
         initial_model(architecture, 10, 32, 0, "imagenet")
     one_line(caught)

@@ -285,7 +285,7 @@ def test_dropout_is_seeded_and_resumes_too(tmp_path, monkeypatch):
     assert same(train(images, labels, 2, settings(), 1, state).state, wanted.state)
 
 
-@pytest.mark.parametrize("damage", ["truncated", "rubbish", "another training"])
+@pytest.mark.parametrize("damage", ["truncated", "rubbish", "a changed byte", "another training"])
 def test_a_useless_state_file_means_starting_over_and_saying_so(tmp_path, capsys, damage):
     images, labels = bars(16)
     state = tmp_path / "state.safetensors"
@@ -294,6 +294,8 @@ def test_a_useless_state_file_means_starting_over_and_saying_so(tmp_path, capsys
         state.write_bytes(state.read_bytes()[:5000])
     if damage == "rubbish":
         state.write_bytes(b"rubbish")
+    if damage == "a changed byte":
+        state.write_bytes((data := state.read_bytes())[:-3] + bytes([data[-3] ^ 1]) + data[-2:])
     seen = []
     trained = train(images, labels, 2, settings(), 1, state, on_epoch=seen.append)
     assert [row["epoch"] for row in seen] == [1, 2, 3]
@@ -377,9 +379,82 @@ def test_a_wrong_checkpoint_is_one_line_that_names_the_file(tmp_path):
         load_model(tmp_path / "absent", "vit", ["a", "b"])
 
 
+CHANGES = {  # what stands in a checkpoint, and what it becomes
+    "a weight": (b"\x3e", b"\x3f"),
+    "the order of the classes": (rb"[\"vertical\", \"horizontal\"]", rb"[\"horizontal\", \"vertical\"]"),
+    "the normalisation": (b"imagenet", b"imagdnet"),
+    "the size": (b"32, ", b"36, "),
+    "a tensor's name": (b'"head.bias"', b'"hdad.bias"'),
+    "the record's name": (b'"synthlib"', b'"synthlic"'),
+}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_a_checkpoint_that_was_changed_after_it_was_written_is_one_line(tmp_path, what):
+    data = model_bytes(initial_model("resnet", 2, 32, 0).state_dict(), record("resnet"))
+    found = data.rfind(CHANGES[what][0])
+    assert found > 0
+    path = tmp_path / "changed.safetensors"
+    path.write_bytes(data[:found] + CHANGES[what][1] + data[found + len(CHANGES[what][0]) :])
+    with pytest.raises(InputError, match="changed.safetensors (was changed|is not a whole checkpoint)") as caught:
+        load_model(path, "resnet", ["vertical", "horizontal"], 32)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1e39])
+def test_weights_that_are_not_finite_or_no_floats_are_one_line(tmp_path, value):
+    state = initial_model("resnet", 2, 32, 0).state_dict()
+    state["head.bias"] = torch.tensor([value, 0.0], dtype=torch.float64)
+    torch.save(state, tmp_path / "theirs.pt")
+    with pytest.raises(InputError, match=r"theirs.pt holds weights that are not finite \(head.bias\)"):
+        load_model(tmp_path / "theirs.pt", "resnet", ["a", "b"], 32)
+    state["head.bias"] = torch.tensor([1, 2], dtype=torch.int8)
+    torch.save(state, tmp_path / "theirs.pt")
+    with pytest.raises(InputError, match=r"theirs.pt does not fit a resnet.*such as head.bias"):
+        load_model(tmp_path / "theirs.pt", "resnet", ["a", "b"], 32)
+
+
+@pytest.mark.parametrize("said", [True, False])
+@pytest.mark.parametrize(("architecture", "dim"), [("vit_b", 768), ("vit_s", 448)])
+def test_a_checkpoint_of_torchvisions_vit_under_the_authors_name_is_one_line(tmp_path, architecture, dim, said):
+    path, state = tmp_path / "old.safetensors", {"encoder.pos_embedding": torch.zeros(1, 5, dim)}
+    path.write_bytes(model_bytes(state, record(architecture) if said else {}))
+    with pytest.raises(InputError, match=f"torchvision's ViT, .*authors' {architecture}.* is vit_b_16") as caught:
+        load_model(path, architecture, ["vertical", "horizontal"], 32)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_a_checkpoint_that_called_torchvisions_vit_vit_b_is_read_as_vit_b_16(tmp_path):
+    path, state = tmp_path / "old.safetensors", initial_model("vit_b_16", 2, 32, 0).state_dict()
+    path.write_bytes(model_bytes(state, record("vit_b")))
+    for architecture in ("", "vit_b_16"):
+        model, found = load_model(path, architecture)
+        assert found["architecture"] == "vit_b_16" and same(dict(model.state_dict()), dict(state))
+
+
+WRAPPED = {
+    "the authors'": lambda state: state,
+    "DataParallel": lambda state: {"model": {f"module.{name}": tensor for name, tensor in state.items()}},
+    "torch.compile": lambda state: {
+        "model_state_dict": {f"_orig_mod.{name}": t for name, t in state.items()},
+        "epoch": 3,
+    },
+    "Lightning": lambda state: {"state_dict": {f"model._orig_mod.{name}": t for name, t in state.items()}, "epoch": 3},
+}
+
+
+@pytest.mark.parametrize("wrapper", WRAPPED)
+def test_a_state_dict_is_read_whatever_wrapped_its_network(tmp_path, wrapper):
+    state = initial_model("resnet", 2, 32, 0).state_dict()
+    torch.save(WRAPPED[wrapper](state), tmp_path / "theirs.pt")
+    model, _ = load_model(tmp_path / "theirs.pt", "resnet", ["vertical", "horizontal"], 32)
+    assert same(dict(model.state_dict()), dict(state))
+
+
 def test_a_pt_of_plain_tensors_is_read_and_a_pickle_that_could_run_code_is_not(tmp_path):
     state = initial_model("resnet", 2, 32, 0).state_dict()
-    torch.save({"model": state}, tmp_path / "theirs.pt")
+    torch.save(state, tmp_path / "theirs.pt")
     model, found = load_model(tmp_path / "theirs.pt", "resnet", ["vertical", "horizontal"], 32)
     assert same(dict(model.state_dict()), dict(state)) and found["classes"] == ["vertical", "horizontal"]
     torch.save(initial_model("resnet", 2, 32, 0), tmp_path / "whole.pt")  # a module: opening it would run code

