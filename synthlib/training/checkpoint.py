@@ -149,8 +149,8 @@ def load_state(path: Path, key: str) -> tuple[dict[str, torch.Tensor], dict] | N
         with safetensors.safe_open(path, "pt") as file:
             facts = json.loads((file.metadata() or {}).get(METADATA, "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        if _changed(tensors, facts):
-            raise ValueError("it was changed or damaged")
+        if DIGEST not in facts or _changed(tensors, facts):
+            raise ValueError("it was changed or damaged, or an earlier version wrote it")
     except (OSError, ValueError, safetensors.SafetensorError) as error:
         print(f"{path} cannot be read ({error}); training starts from epoch 1.")
         return None
