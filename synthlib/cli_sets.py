@@ -71,6 +71,9 @@ def add_commands(commands: Any) -> None:
     command.add_argument(
         "--size", type=int, default=0, help="crop to a square and resize to so many pixels (default: 0, as they are)"
     )
+    command.add_argument(
+        "--label_column", default="", help="of Parquet files with several (default: label or fine_label, if there)"
+    )
     command.set_defaults(command=_import)
 
     command = commands.add_parser("export", help="a set as others read it")
@@ -230,7 +233,7 @@ def _import(options: argparse.Namespace) -> None:
     outdir, given = options.outdir.absolute(), options.source.absolute()
     if receipts.read_receipt(given.parent / f".{given.name}.synthlib"):
         print(f"{options.source} was drawn here: describe, export and redraw take it as it is, with its prompts.")
-    import_set(open_source(options.source), outdir, options.dataset, options.trick, options.size)
+    import_set(open_source(options.source, options.label_column), outdir, options.dataset, options.trick, options.size)
     _print_description(outdir)
     trick = receipts.read_receipt(outdir)["parameters"]["trick"]
     root = paths.root()

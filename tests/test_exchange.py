@@ -17,7 +17,8 @@ from PIL import Image
 
 from synthlib import cli, receipts
 from synthlib.data.exports import export_folder, export_huggingface, export_npz
-from synthlib.data.imports import import_set, match_classes, read_picture
+from synthlib.data.classes import match_classes
+from synthlib.data.imports import import_set, read_picture
 from synthlib.data.shards import load_shards, read_shards, set_files
 from synthlib.data.sources import open_source
 from synthlib.generation.generate import generate, open_plan

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from PIL import Image
 
-from synthlib.data.shards import read_table, shard_classes
+from synthlib.data.shards import SIDEWAYS, exif_turn, join_shards, read_table, shard_classes
 from synthlib.inputs import InputError
 
 WIDTH = 100  # columns of a terminal
@@ -97,7 +97,7 @@ def describe(files: Sequence[Path], receipt: dict | None) -> Description:
         shas = zip(_told_names(table), table["pixels_sha256"].to_pylist(), sizes, strict=True)
         black += [name for name, sha, (width, height, _) in shas if sha == _black(width, height)]
         tables.append(table.drop_columns(["image"]))
-    rows = pa.concat_tables(tables)
+    rows = join_shards(tables, files)
     names, classes = rows["class"].to_pylist(), shard_classes(rows)
     labels, domains = Counter(rows["label"].to_pylist()), _column(rows, "domain")
     by_class: dict[str, Counter] = {name: Counter() for name in classes}
@@ -163,10 +163,10 @@ def _told_names(rows: pa.Table) -> list[str]:
 
 
 def _header(data: bytes, path: Path) -> tuple[int, int, str]:
-    """Width, height and format of an encoded image: PIL decodes nothing before it must."""
+    """Width, height (upright) and format of an encoded image: PIL decodes nothing before it must."""
     try:
         with Image.open(io.BytesIO(data)) as image:
-            return *image.size, image.format
+            return *(image.size[::-1] if exif_turn(image) in SIDEWAYS else image.size), image.format
     except (OSError, TypeError) as error:  # TypeError: null
         raise InputError(f"{path} holds what is no image ({str(error)[:60]}); make or import the set again.")
 

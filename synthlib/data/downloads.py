@@ -11,9 +11,10 @@ import numpy as np
 from synthlib import digests, paths, receipts
 from synthlib.data import records
 from synthlib.data.archives import SourceError
+from synthlib.data.classes import match_classes
 from synthlib.data.datasets import read_spec
 from synthlib.data.hosted import HOSTED, REAL
-from synthlib.data.imports import import_set, is_imported, match_classes
+from synthlib.data.imports import import_set, is_imported
 from synthlib.data.sources import open_source
 from synthlib.inputs import choose
 from synthlib.locks import claim

@@ -17,7 +17,16 @@ import pyarrow.parquet as pq
 
 from synthlib import digests, paths
 from synthlib.data.describe import read_rows
-from synthlib.data.shards import PNG, decode_image, encode_png, is_file_name, read_table, shard_classes
+from synthlib.data.shards import (
+    PNG,
+    copy_shard,
+    decode_image,
+    encode_png,
+    is_file_name,
+    join_shards,
+    read_table,
+    shard_classes,
+)
 from synthlib.files import write_atomic
 from synthlib.inputs import InputError
 from synthlib.progress import progress
@@ -64,8 +73,8 @@ def _rows(shards: Sequence[Path], columns: list[str]) -> Iterator[dict[str, Any]
 
 
 def _facts(shards: Sequence[Path]) -> pa.Table:
-    """All rows, without images and latents."""
-    return pa.concat_tables([read_rows(shard) for shard in shards], promote_options="default")
+    """All rows, without images and latents, with labels by the class list of the first shard."""
+    return join_shards([read_rows(shard) for shard in shards], shards)
 
 
 @contextlib.contextmanager
@@ -164,6 +173,7 @@ def _cannot_write(place: Path, error: OSError) -> InputError:
 def export_huggingface(shards: Sequence[Path], outdir: Path, receipt: dict[str, Any] | None, licence: str = "") -> int:
     """OUTDIR/data/*.parquet, the shards as they are, and OUTDIR/README.md, the data set card: for `load_dataset` or the hub.
 
+    Shards whose class lists have another order than the first one's are written with labels by the first one's.
     licence: of the model's images, as the hub writes it; "" takes what is known of the model or of where the set came from.
     """
     rows = _facts(shards)
@@ -171,8 +181,9 @@ def export_huggingface(shards: Sequence[Path], outdir: Path, receipt: dict[str, 
         (part / "data").mkdir()
         files = {f"train-{i:05d}-of-{len(shards):05d}.parquet": shard for i, shard in enumerate(shards)}
         for name, shard in progress(files.items(), "export", len(files), "shard"):
-            shutil.copyfile(shard, part / "data" / name)
-        card = data_card(rows, outdir.name, receipt, licence, files)
+            copy_shard(shard, part / "data" / name, shard_classes(rows))
+        written = {name: part / "data" / name for name in files}
+        card = data_card(rows, outdir.name, receipt, licence, written)
         (part / "README.md").write_text(card, encoding="utf-8")
     return len(rows)
 

@@ -16,8 +16,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from synthlib import digests, paths, receipts
 from synthlib.data.archives import SourceError
+from synthlib.data.classes import match_classes
 from synthlib.data.datasets import DatasetSpec, read_spec
-from synthlib.data.shards import encode_png, is_file_name, shard_bytes
+from synthlib.data.shards import as_rgb, encode_png, is_file_name, shard_bytes
 from synthlib.data.sources import Item, Source
 from synthlib.files import RECEIPT, read_json, write_atomic, write_json
 from synthlib.inputs import InputError
@@ -28,7 +29,8 @@ SHARD_ROWS = 1000
 WHOSE_FILE = "import.json"  # says what set a folder holds, also after an interruption
 SIZES = (8, 2048)  # pixels, of what is resized
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "PPM", "TIFF")
-CODE = ("data.imports", "data.sources", "data.archives")  # what decides the images of an import
+# What decides the images of an import.
+CODE = ("data.imports", "data.sources", "data.archives", "data.classes", "data.shards")
 
 
 class Picture(NamedTuple):
@@ -142,32 +144,6 @@ def code_digest() -> str:
     return digests.sha256_json({name: digests.module_digest(f"synthlib.{name}") for name in CODE})
 
 
-def match_classes(found: list[str], known: list[str], name: str, dataset: str) -> dict[str, str]:
-    """Class names of a source -> a data set's, which may differ in case, spaces and signs (the authors' EuroSAT differs so).
-
-    SourceError, with both lists, unless it is one to one.
-    """
-    if set(found) == set(known):
-        return {name: name for name in found}
-
-    def plain(names: list[str]) -> dict[str, str]:
-        return {re.sub(r"[\W_]", "", class_name).casefold(): class_name for class_name in names}
-
-    theirs, ours = plain(found), plain(known)
-    if len(theirs) < len(found) or set(theirs) != set(ours):
-        more = [theirs[key] for key in theirs if key not in ours]
-        less = [ours[key] for key in ours if key not in theirs]
-        raise SourceError(
-            f"{name} has {len(found)} classes, {dataset} has {len(known)}; only there: {_few(more)}; missing there: "
-            f"{_few(less)}. Expected the same names, case and spaces aside: rename its folders, or name the data set it is of."
-        )
-    return {theirs[key]: ours[key] for key in theirs}
-
-
-def _few(names: list[str]) -> str:
-    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "") or "none"
-
-
 def _pictures(order: list[int], source: Source, size: int) -> Iterator[Picture]:
     """The images of a source's items in some order, all of one size."""
     first: tuple[Item, Picture] | None = None
@@ -188,9 +164,9 @@ def _pictures(order: list[int], source: Source, size: int) -> Iterator[Picture]:
 
 
 def read_picture(data: bytes, name: str, size: int = 0) -> Picture:
-    """Check one encoded image and make it RGB: PNG and JPEG of RGB keep their bytes, all else becomes PNG without alpha.
+    """Check one encoded image and make it RGB and upright: PNG and JPEG that are so keep their bytes, all else becomes PNG.
 
-    torchvision's ImageFolder drops alpha in the same way. SourceError where it cannot be decoded whole.
+    Alpha is dropped, as torchvision's ImageFolder does. SourceError where it cannot be decoded whole.
     """
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
@@ -198,9 +174,13 @@ def read_picture(data: bytes, name: str, size: int = 0) -> Picture:
             if image.mode[0] in "IF":
                 raise ValueError(f"pixels of more than 8 bits, mode {image.mode}")
             mode = f"{image.mode} with transparent pixels" if _see_through(image) else image.mode
-            rgb = image.convert("RGB")
+            rgb, turned = as_rgb(image)
             kept = image.mode == "RGB" and "transparency" not in image.info and image.format in ("PNG", "JPEG")
             converted = "" if kept else f"were {image.format} {mode} and became PNG RGB"
+            if turned:
+                converted = ", ".join(
+                    filter(None, (converted, "were turned upright (EXIF orientation) and became PNG"))
+                )
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         why = "of no kind that is known" if isinstance(error, UnidentifiedImageError) else str(error)[:80]
         raise SourceError(f"{name} is no whole image ({why}); expected {', '.join(FORMATS)}: remove or mend it.")

@@ -13,7 +13,9 @@ import torch
 from PIL import Image, ImageOps
 
 from synthlib.data.archives import SourceError
+from synthlib.data.classes import plain_name
 from synthlib.data.imports import FORMATS, read_picture
+from synthlib.data.shards import as_rgb
 from synthlib.data.sources import SPLITS as SPLIT_FOLDERS
 from synthlib.data.sources import Item
 from synthlib.inputs import InputError
@@ -28,11 +30,6 @@ EUROSAT_POOL = 2**64 // 5  # of 2**64: a fifth
 def hash64(text: str) -> int:
     """The first 8 bytes of a text's sha256, as a big-endian number."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
-
-
-def plain_name(name: str) -> str:
-    """A class name as `imports.match_classes` compares it: without case, spaces and signs."""
-    return re.sub(r"[\W_]", "", name).casefold()
 
 
 # --- CIFAR, as torchvision keeps it -----------------------------------------------------------------------------------
@@ -141,7 +138,8 @@ def eurosat_split(
 def _eurosat_name(item: Item, class_name: str) -> str:
     """The name that EuroSAT gives an image, without its suffix; empty where a file is named otherwise."""
     theirs, _, number = PurePosixPath(item.file).stem.rpartition("_")
-    named = plain_name(theirs) == plain_name(class_name) and re.fullmatch("[0-9]{1,9}", number)
+    known = plain_name(class_name), plain_name(item.class_name)  # ours and the folder's: SeaLake in a folder Sea
+    named = plain_name(theirs) in known and re.fullmatch("[0-9]{1,9}", number)
     return f"{class_name}_{int(number)}" if named else ""
 
 
@@ -149,7 +147,7 @@ def _eurosat_name(item: Item, class_name: str) -> str:
 
 
 def decode_items(items: list[Item], place: Path, what: str, image_size: int) -> torch.Tensor:
-    """Pixels of at least one item, uint8 [N, 3, H, W]; see `real.load_real` for their size. what: shown as they are read.
+    """Pixels of at least one item, upright, uint8 [N, 3, H, W]; see `real.load_real` for their size. what: shown meanwhile.
 
     SourceError for an image that cannot be read whole, and for several sizes where image_size is 0.
     """
@@ -180,22 +178,29 @@ def decode_items(items: list[Item], place: Path, what: str, image_size: int) -> 
 
 
 def _pictures(items: list[Item], place: Path, what: str) -> Iterator[Image.Image]:
+    turned = 0
     for item in progress(items, what, unit="image"):
         try:
             data = item.read()
         except OSError as error:
             raise SourceError(f"cannot read {item.file} of {place}: {error.strerror}; mend or remove it.")
-        yield _decode(data, f"{item.file} of {place}")
+        image, was_turned = _decode(data, f"{item.file} of {place}")
+        turned += was_turned
+        yield image
+    if turned:
+        print(f"{place}: {turned} images were turned upright (EXIF orientation).")
 
 
-def _decode(data: bytes, name: str) -> Image.Image:
-    """An encoded image as RGB; SourceError where it cannot be decoded whole."""
+def _decode(data: bytes, name: str) -> tuple[Image.Image, bool]:
+    """An encoded image as RGB, upright, and whether it had to be turned; SourceError where it cannot be decoded whole."""
     # read_picture tells of what is suppressed.
     with contextlib.suppress(OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if image.mode in ("RGB", "L"):
-                return image.convert("RGB")
-    return Image.open(io.BytesIO(read_picture(data, name).data)).convert("RGB")
+                return as_rgb(image)
+    read_picture(data, name)
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        return as_rgb(image)
 
 
 def _channels(image: Image.Image) -> np.ndarray:

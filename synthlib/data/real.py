@@ -11,8 +11,8 @@ import torch
 
 from synthlib import paths
 from synthlib.data import readers
+from synthlib.data.classes import choose_class, match_classes
 from synthlib.data.datasets import read_spec
-from synthlib.data.imports import match_classes
 from synthlib.data.sets import ImageSet, SyntheticSet
 from synthlib.data.sources import open_source
 from synthlib.inputs import InputError, choose
@@ -132,12 +132,9 @@ def _numbers(
     """The classes wanted, and a source's class name -> its number among them. own: those of "own" where none are named."""
     if dataset == "own":
         for wanted in classes:
-            if readers.plain_name(wanted) not in map(readers.plain_name, found):
-                choose(f"class of {name}", wanted, found)
+            choose_class(f"class of {name}", wanted, found)
     known = list(read_spec(dataset, list(classes) or (own if dataset == "own" else [])).classes)
-    asked = {readers.plain_name(wanted) for wanted in known}
-    mine = [class_name for class_name in found if not classes or readers.plain_name(class_name) in asked]
-    ours = match_classes(mine, known, name, dataset)
+    ours = match_classes(found, known, name, dataset, part=bool(classes))
     return known, {theirs: known.index(our) for theirs, our in ours.items()}
 
 

@@ -2,22 +2,35 @@
 
 import io
 import json
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 
 from synthlib import paths
+from synthlib.data.classes import match_classes, require_distinct
 from synthlib.data.sets import SyntheticSet
 from synthlib.files import PLAN
 from synthlib.inputs import InputError
 from synthlib.receipts import is_whole, output_names, read_output
 
 PNG = b"\x89PNG"  # what a PNG file's bytes begin with
+# EXIF's orientation -> what turns such an image upright, as PIL.ImageOps.exif_transpose does.
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+SIDEWAYS = tuple(TURNS[orientation] for orientation in (5, 6, 7, 8))  # after which height is width
 
 
 def encode_png(image: np.ndarray) -> bytes:
@@ -27,9 +40,24 @@ def encode_png(image: np.ndarray) -> bytes:
     return file.getvalue()
 
 
+def exif_turn(image: Image.Image) -> Image.Transpose | None:
+    """How an image is turned upright, as its EXIF or XMP orientation says; None: it is, or nothing that can be read says."""
+    try:
+        return TURNS.get(Image.Image.getexif(image).get(ExifTags.Base.Orientation))  # PNG's own would decode first
+    except Exception:  # whatever a damaged note makes Pillow's parser raise: the pixels are whole
+        return None
+
+
+def as_rgb(image: Image.Image) -> tuple[Image.Image, bool]:
+    """An image as RGB and upright, and whether it had to be turned."""
+    rgb = image.convert("RGB")  # which decodes: only then is all of its EXIF known, and of TIFF followed already
+    turn = exif_turn(image)
+    return (rgb, False) if turn is None else (rgb.transpose(turn), True)
+
+
 def decode_image(data: bytes) -> np.ndarray:
-    """Pixels uint8 [H, W, 3] of an encoded image."""
-    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    """Pixels uint8 [H, W, 3] of an encoded image, upright."""
+    return np.asarray(as_rgb(Image.open(io.BytesIO(data)))[0])
 
 
 def shard_bytes(rows: pa.Table, images: list[bytes], classes: list[str]) -> bytes:
@@ -68,23 +96,93 @@ def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
     try:
         return pq.read_table(path, columns=columns)
     except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"{path} is truncated or no Parquet shard ({str(error)[:80]}); run 01_generate again.")
+        raise InputError(f"{path} is truncated or no Parquet shard ({_line(error)}); run 01_generate again.")
+
+
+def told_features(schema: pa.Schema, kind: str) -> dict[str, dict]:
+    """Columns of a kind (Image, ClassLabel) that a Parquet file tells Hugging Face's `datasets` of, and what it says of each."""
+    try:
+        told = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        return {name: of for name, of in told.items() if isinstance(of, dict) and of.get("_type") == kind}
+    except (KeyError, ValueError, TypeError, AttributeError):
+        return {}
+
+
+def class_names(schema: pa.Schema, path: Path, label: str = "label") -> list[str]:
+    """The class names of a label column, in the order of its labels. InputError: the file tells of none, or of one twice."""
+    names = told_features(schema, "ClassLabel").get(label, {}).get("names")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise InputError(
+            f"{path} has no class names for its column {label!r}; expected a ClassLabel, as Hugging Face's `datasets` writes it."
+        )
+    require_distinct(names, str(path))
+    return names
 
 
 def shard_classes(table: pa.Table) -> list[str]:
-    """The class names of a shard, in the order of its labels."""
-    return json.loads(table.schema.metadata[b"huggingface"])["info"]["features"]["label"]["names"]
+    """The class names of a shard, or of some that were joined, in the order of its labels."""
+    return class_names(table.schema, Path("this shard"))
+
+
+def numbered_by(table: pa.Table, classes: list[str], path: Path, label: str = "label") -> pa.Table:
+    """Rows of a file with labels by `classes`, whatever the order of the file's own class list.
+
+    InputError: its own list has other classes; a label is no whole number, or none of the list's; or a column class, which our
+    shards have beside the label, says another class than the label.
+    """
+    own, numbers = class_names(table.schema, path, label), table[label]
+    if not pa.types.is_integer(numbers.type):
+        raise InputError(f"{path} has labels of type {numbers.type}; expected whole numbers, 0 to {len(own) - 1}.")
+    labels = numbers.to_pylist()
+    if bad := [number for number in labels if number is None or not 0 <= number < len(own)]:
+        raise InputError(
+            f"{path} has {len(bad)} images with label {bad[0]}; expected 0 to {len(own) - 1}, a class of its list."
+        )
+    said, columns = [own[number] for number in labels], table.column_names
+    given = table["class"].to_pylist() if "class" in columns else said
+    if given != said and ("image_id" in columns or set(given) <= set(own)):  # others may call anything class
+        row = next(row for row in range(len(labels)) if given[row] != said[row])
+        raise InputError(
+            f"{path}, row {row}: its column class says {given[row]!r}, its label {labels[row]} is {said[row]!r} in the file's "
+            "class list; expected one class: make the file again from what it was made of."
+        )
+    if own == classes:
+        return table
+    ours = match_classes(
+        own, classes, str(path), "the first file", advice="put files of other classes into another folder"
+    )
+    new = {label: [classes.index(ours[name]) for name in said]}
+    new |= {"class": [ours[name] for name in said]} if given == said and "class" in columns else {}
+    for name, values in new.items():
+        field = table.schema.field(name)
+        table = table.set_column(columns.index(name), field, [pa.array(values, field.type)])
+    return table
+
+
+def join_shards(parts: Sequence[pa.Table], files: Sequence[Path]) -> pa.Table:
+    """The rows of some shards in one table, with labels by the class list of the first: others may have another order.
+
+    InputError: see `numbered_by`; or columns of one name hold other things.
+    """
+    classes = class_names(parts[0].schema, files[0])
+    parts = [numbered_by(part, classes, file) for part, file in zip(parts, files, strict=True)]
+    try:
+        return pa.concat_tables(parts, promote_options="default")
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise InputError(
+            f"the shards in {files[0].parent} have other columns each ({_line(error)}); expected those of one set."
+        )
 
 
 def load_shards(files: list[Path], choose: Callable[[pa.Table], np.ndarray] | None = None) -> SyntheticSet:
-    """The images of some shards, in the order given.
+    """The images of some shards, in the order given, with labels by the class list of the first.
 
     choose: given all rows without their images, it returns the numbers of those to load, int [k] in rising order: a few of a
-    large set need not be read with all the others.
+    large set need not be read with all the others. InputError for shards that do not go together (see `join_shards`, `stacked`).
     """
     names = [name for name in pq.read_schema(files[0]).names if name not in ("image", "latents")]
     parts = [read_table(path, names) for path in files]
-    rows = pa.concat_tables(parts)
+    rows = join_shards(parts, files)
     kept = np.arange(len(rows)) if choose is None else choose(rows)
     images, first = [], 0
     for path, part in zip(files, parts, strict=True):
@@ -94,8 +192,28 @@ def load_shards(files: list[Path], choose: Callable[[pa.Table], np.ndarray] | No
             images += [decode_image(image["bytes"]) for image in encoded]
         first += len(part)
     rows = rows.take(pa.array(kept))
-    pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
+    pixels = torch.from_numpy(stacked(images, files[0].parent)).permute(0, 3, 1, 2).contiguous()
     return SyntheticSet(pixels, torch.from_numpy(rows["label"].to_numpy().copy()), shard_classes(rows), rows)
+
+
+def stacked(images: list[np.ndarray], folder: Path) -> np.ndarray:
+    """Pixels uint8 [N, H, W, 3] of images of a set in `folder`. InputError for several sizes."""
+    sizes = sorted({f"{image.shape[1]} x {image.shape[0]}" for image in images})
+    if len(sizes) > 1:
+        raise InputError(
+            f"{folder} has images of {' and '.join(sizes)}; expected one size: import it again with --size."
+        )
+    return np.stack(images)
+
+
+def copy_shard(shard: Path, target: Path, classes: list[str]) -> None:
+    """Copy a shard: byte by byte or, where its class list is another, with labels by `classes`."""
+    if class_names(pq.read_schema(shard), shard) == classes:
+        shutil.copyfile(shard, target)
+    else:
+        rows = numbered_by(read_table(shard), classes, shard)
+        images = [image["bytes"] for image in rows["image"].to_pylist()]
+        target.write_bytes(shard_bytes(rows.drop_columns(["image"]), images, classes))
 
 
 def read_shards(folder: str | Path, choose: Callable[[pa.Table], np.ndarray] | None = None) -> SyntheticSet:
@@ -104,6 +222,10 @@ def read_shards(folder: str | Path, choose: Callable[[pa.Table], np.ndarray] | N
     if not names:
         raise InputError(f"{folder} has no finished shards; run notebooks/01_generate.ipynb first.")
     return load_shards([read_output(folder, name) for name in names], choose)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:80]
 
 
 def is_file_name(name: str) -> bool:

@@ -1,7 +1,6 @@
 """Sources: labelled images that others made, in a folder, an archive, a packed .npz or Hugging Face's Parquet files."""
 
 import functools
-import json
 import os
 import zipfile
 import zlib
@@ -15,10 +14,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from synthlib.data.archives import SourceError, is_image, read_archive
+from synthlib.data.classes import require_distinct
+from synthlib.data.shards import class_names, numbered_by, told_features
+from synthlib.inputs import InputError, choose
 
 # Columns that only our own shards have all of: a source with them is a set of ours that comes back, prompts and all.
 OWN_COLUMNS = {"image_id", "label", "class", "prompt", "domain", "trick", "guidance_scale", "seed", "replicate", "index",
                "pixels_sha256"}  # fmt: skip
+# Of several columns these are taken; fine_label is CIFAR-100's hundred classes, beside twenty in coarse_label.
+IMAGE_COLUMNS, LABEL_COLUMNS = ("image", "img"), ("label", "fine_label")
 SPLITS = {"train", "training", "test", "testing", "val", "valid", "validation"}  # which are no classes
 PACKED = "encoded (uint8, all images end to end), offsets [N + 1], labels [N], class_names [C]"
 
@@ -46,20 +50,27 @@ class Source:
     sequential: bool = False
 
 
-def open_source(path: Path) -> Source:
+def open_source(path: Path, label_column: str = "") -> Source:
     """What lies at `path`: class folders of images, a .tar.gz of them, a packed .npz, or Parquet files with ClassLabel.
 
-    SourceError where there is nothing, nothing of these, or no image with a class.
+    label_column: of Parquet files with several; "" takes the only one, else `label` or `fine_label`, and says so.
+    SourceError where there is nothing, nothing of these, or no image with a class, and where a class is named twice.
     """
+    parquet = [path] if path.suffix == ".parquet" and path.is_file() else []
     if path.is_dir():
         parquet = sorted(path.glob("*.parquet")) or sorted(path.glob("data/*.parquet"))
-        source = _parquet(path, parquet) if parquet else _folder(path)
+    if label_column and not parquet:
+        raise InputError(
+            f"label_column is {label_column!r}; expected none: {path} holds no Parquet files, which have columns."
+        )
+    if parquet:
+        source = _parquet(path, parquet, label_column)
+    elif path.is_dir():
+        source = _folder(path)
     elif path.name.endswith((".tar.gz", ".tgz")):
         source = _by_class(path, read_archive(path, path.parent if os.access(path.parent, os.W_OK) else None))
     elif path.suffix == ".npz":
         source = _packed(path)
-    elif path.suffix == ".parquet":
-        source = _parquet(path, [path])
     else:
         what = f"{path} is none of these" if path.exists() else f"no file or folder {path}"
         raise SourceError(
@@ -67,6 +78,7 @@ def open_source(path: Path) -> Source:
         )
     if not source.items:
         raise SourceError(f"{path} holds no images; expected <class>/<image> files, or a packed .npz that has some.")
+    require_distinct(source.classes, str(path))
     if len(source.classes) > 1 and {name.lower() for name in source.classes} <= SPLITS:
         raise SourceError(
             f"{path} holds the splits {', '.join(source.classes)}; expected classes: import one of these alone."
@@ -118,7 +130,10 @@ def _packed(path: Path) -> Source:
     try:
         with np.load(path, allow_pickle=False) as packed:
             encoded, offsets, labels = (packed[name] for name in ("encoded", "offsets", "labels"))
-            classes = [str(name) for name in packed["class_names"]]
+            names = packed["class_names"]
+            if names.dtype.kind not in "Uiu":
+                raise ValueError(f"class_names of type {names.dtype}, which are no text")
+            classes = [str(name) for name in names]
             rows = pq.read_table(pa.BufferReader(packed["rows"].tobytes())) if "rows" in packed else None
             rows = rows if rows is not None and set(rows.column_names) >= OWN_COLUMNS else None
     except (
@@ -140,46 +155,90 @@ def _packed(path: Path) -> Source:
         raise SourceError(f"{path} has lengths or offsets that do not fit together; expected {PACKED}.")
     if n and not (labels.min() >= 0 and labels.max() < len(classes)):
         raise SourceError(f"{path} has labels from {labels.min()} to {labels.max()}; expected 0 to {len(classes) - 1}.")
-    items = [
-        Item(classes[labels[i]], f"{i}", lambda i=i: encoded[offsets[i] : offsets[i + 1]].tobytes()) for i in range(n)
-    ]
+    said = [classes[label] for label in labels]
+    if rows is not None and (rows["class"].to_pylist() != said or rows["label"].to_pylist() != labels.tolist()):
+        raise SourceError(
+            f"{path} has rows whose class or label is not its images'; expected what `export --to npz` writes."
+        )
+    items = [Item(said[i], f"{i}", lambda i=i: encoded[offsets[i] : offsets[i + 1]].tobytes()) for i in range(n)]
     return Source(_stem(path), items, classes, rows)
 
 
-def _parquet(path: Path, files: list[Path]) -> Source:
-    """Files that Hugging Face's `datasets` reads, with an Image and a ClassLabel feature, such as our own shards."""
+def _parquet(path: Path, files: list[Path], label_column: str) -> Source:
+    """Files that Hugging Face's `datasets` reads, with an Image and a ClassLabel feature, such as our own shards.
+
+    Labels count by name: each file's by its own class list, in the order of the first one's.
+    """
     splits = sorted({file.name.partition("-")[0] for file in files} & SPLITS)
     if len(splits) > 1:
         raise SourceError(
             f"{path} holds the splits {', '.join(splits)}; expected one: put its files into a folder of their own."
         )
     try:
-        image, label, classes = _features(pq.read_schema(files[0]))
-        names = [name for name in pq.read_schema(files[0]).names if name not in (image, "latents")]
-        rows = pa.concat_tables([pq.read_table(file, columns=names) for file in files]).combine_chunks()
-        sizes = [pq.read_metadata(file).num_rows for file in files]
-        numbers = rows[label].to_pylist()
-    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        schemas = [pq.read_schema(file) for file in files]
+        image, label = _columns(path, schemas[0], label_column)
+        owns = [set(schema.names) >= OWN_COLUMNS for schema in schemas]
+        if len(set(owns)) > 1:
+            raise SourceError(
+                f"{path} mixes a set of ours, with its prompts, and others' images; expected one of them alone."
+            )
+        wanted = [[name for name in schema.names if name in (label, "class") or (owns[0] and name not in (image, "latents"))]
+                  for schema in schemas]  # fmt: skip
+        tables = [pq.read_table(file, columns=names) for file, names in zip(files, wanted, strict=True)]
+        classes = class_names(schemas[0], files[0], label)
+        tables = [numbered_by(table, classes, file, label) for table, file in zip(tables, files, strict=True)]
+        rows = pa.concat_tables(tables).combine_chunks() if owns[0] else None
+    except (pa.ArrowException, OSError, KeyError) as error:
+        why = " ".join(str(error).split())[:80]
         raise SourceError(
-            f"{path} has no Image and ClassLabel features that can be read ({str(error)[:80]}); expected a labelled image set of "
-            "Hugging Face's, whole."
+            f"{path} cannot be read as a labelled image set of Hugging Face's ({why}); expected whole Parquet files."
         )
-    if any(number is None or not 0 <= number < len(classes) for number in numbers):
-        raise SourceError(f"{path} has images without a label; expected 0 to {len(classes) - 1} for each.")
-    places = [(file, place) for file, size in zip(files, sizes, strict=True) for place in range(size)]
-    items = [
-        Item(classes[number], f"{file.name}:{place}", functools.partial(_image_of, file, image, place))
-        for number, (file, place) in zip(numbers, places, strict=True)
-    ]
-    return Source(path.stem, items, classes, rows if set(names) >= OWN_COLUMNS else None, sequential=True)
+    items = []
+    for file, schema, table in zip(files, schemas, tables, strict=True):
+        if image not in schema.names:
+            raise SourceError(
+                f"{file} has no column {image!r}, which the files before it have; expected the same columns in all."
+            )
+        items += [
+            Item(classes[number], f"{file.name}:{place}", functools.partial(_image_of, file, image, place))
+            for place, number in enumerate(table[label].to_pylist())
+        ]
+    return Source(path.stem, items, classes, rows, sequential=True)
 
 
-def _features(schema: pa.Schema) -> tuple[str, str, list[str]]:
-    """Names of the first image column and the first label column that a file tells Hugging Face of, and the classes."""
-    told = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
-    image, label = (next((name for name, feature in told.items() if isinstance(feature, dict) and feature.get("_type") == kind),
-                         None) for kind in ("Image", "ClassLabel"))  # fmt: skip
-    return image, label, told[label]["names"]
+def _columns(path: Path, schema: pa.Schema, label_column: str) -> tuple[str, str]:
+    """Names of the image column and of the label column (label_column, if it is given); what was not clear is told.
+
+    SourceError where a file has no such columns, or several of which none has a usual name.
+    """
+    images, labels = (list(told_features(schema, kind)) for kind in ("Image", "ClassLabel"))
+    if not images or not labels:
+        raise SourceError(
+            f"{path} has no Image and ClassLabel features that can be read; expected a labelled image set of Hugging Face's."
+        )
+    if label_column:
+        labels = [choose(f"label column of {path}", label_column, labels)]
+    elif "label" in schema.names and "label" not in labels:
+        labels.append("label (which has no class names)")
+    image, label = _usual(images, IMAGE_COLUMNS), _usual(labels, LABEL_COLUMNS)
+    for kind, taken, names, usual in (("image", image, images, IMAGE_COLUMNS), ("label", label, labels, LABEL_COLUMNS)):
+        if not taken:
+            advice = (
+                "rename it"
+                if kind == "image"
+                else "name one with `synthlib import --label_column`, and use what that makes"
+            )
+            raise SourceError(
+                f"{path} has the {kind} columns {', '.join(names)}; expected one, or one called {' or '.join(usual)}: {advice}."
+            )
+        if len(names) > 1:
+            print(f"{path.name} has the {kind} columns {', '.join(names)}; {taken} is taken.")
+    return image, label
+
+
+def _usual(names: list[str], usual: tuple[str, ...]) -> str:
+    """The one name there is, or the first of the usual ones; "" where it is not clear."""
+    return names[0] if len(names) == 1 else next((name for name in usual if name in names), "")
 
 
 @functools.lru_cache(maxsize=1)  # images are asked for in order: one file at a time is in memory

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from synthlib import digests
+from synthlib.data.classes import alike
 from synthlib.data.sets import ImageSet
 from synthlib.evaluation.evaluate import accuracy_percent
 from synthlib.inputs import InputError
@@ -90,8 +91,8 @@ def tester(real: ImageSet, classes: list[str]) -> Tester:
 
 
 def require_classes(classes: list[str], real: ImageSet, what: str) -> None:
-    """InputError, with both lists, unless `what` has the classes of the real images, in their order."""
-    if classes != real.classes:
+    """InputError, with both lists, unless `what` has the classes of the real images (see `alike`), in their order."""
+    if [alike(name, real.classes) for name in classes] != real.classes:
         only = [[name for name in a if name not in b] for a, b in ((classes, real.classes), (real.classes, classes))]
         differ = (
             f"only there: {only[0]}; only in the real images: {only[1]}" if any(only) else "the same in another order"

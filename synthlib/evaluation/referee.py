@@ -7,12 +7,13 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from synthlib.data.classes import choose_class
 from synthlib.data.datasets import read_spec
 from synthlib.data.sets import ImageSet
 from synthlib.data.shards import load_shards
 from synthlib.devices import device_named
 from synthlib.evaluation.predict import predict_eval
-from synthlib.inputs import InputError, choose
+from synthlib.inputs import InputError
 from synthlib.names import UNKNOWN
 from synthlib.training.checkpoint import load_model, preparation_of
 
@@ -71,7 +72,7 @@ def judge_set(
     logits, labels, rows = [], [], []
     for file in files:
         part = load_shards([file])
-        numbers = [classes.index(choose("class of the referee", name, classes)) for name in part.classes]
+        numbers = [classes.index(choose_class("class of the referee", name, classes)) for name in part.classes]
         logits.append(logits_of(part.images))
         labels.append(torch.tensor(numbers)[part.labels])
         drawn = "trick" in part.rows.column_names
@@ -87,7 +88,9 @@ def judge_set(
 
 def referee_errors(real: ImageSet, classes: Sequence[str], logits_of: Callable[[torch.Tensor], torch.Tensor]) -> int:
     """How many of the real images a referee (as in `judge_set`) gets wrong. InputError: a class that the referee lacks."""
-    numbers = torch.tensor([classes.index(choose("class of the referee", name, classes)) for name in real.classes])
+    numbers = torch.tensor(
+        [classes.index(choose_class("class of the referee", name, classes)) for name in real.classes]
+    )
     wrong = logits_of(real.images).argmax(1) != numbers[real.labels]
     return int(wrong.sum())
 

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from synthlib import paths, receipts
+from synthlib.data.classes import alike
 from synthlib.data.sets import ImageSet, SyntheticSet
 from synthlib.data.shards import encode_png, load_shards, set_files, shard_classes
 from synthlib.evaluation.evaluate import Logits, load_logits
@@ -120,7 +121,7 @@ def _gallery(dataset: str, drawn: Receipts, tested: Iterable[str], per_cell: int
             remarks.append(f"{label} is not shown: {_why(error)}")
             continue
         classes = classes or images.classes
-        columns[label] = _by_class(images, label, ORIGINS.get(receipt["notebook"], "imported"))
+        columns[label] = _by_class(images, classes, label, ORIGINS.get(receipt["notebook"], "imported"))
     real, why = _test_images(dataset, tested)
     if real is None:
         remarks.insert(0, f"real images are not shown: {why}")
@@ -145,7 +146,7 @@ def _choose_rows(rows: pa.Table, per_cell: int, names: Sequence[str]) -> np.ndar
     By name, because class lists of a data set's sets may differ; no names: its own. InputError: it has none of them.
     """
     classes, label = shard_classes(rows), rows["label"].to_numpy()
-    wanted = [classes.index(name) for name in names or _names(classes) if name in classes]
+    wanted = [classes.index(mine) for name in names or _names(classes) if (mine := alike(name, classes))]
     first = rows["replicate"].to_numpy() == 0
     found = [_spread(np.flatnonzero(first & (label == number)), per_cell) for number in wanted]
     if not sum(map(len, found)):
@@ -158,8 +159,8 @@ def _spread(places: np.ndarray, most: int) -> np.ndarray:
     return places[np.linspace(0, len(places) - 1, min(most, len(places))).round().astype(int)]
 
 
-def _by_class(images: SyntheticSet, label: str, origin: str) -> dict[str, list[Picture]]:
-    """Class name -> pictures of a synthetic set, each with the prompt, guidance and seed of its own row."""
+def _by_class(images: SyntheticSet, classes: list[str], label: str, origin: str) -> dict[str, list[Picture]]:
+    """Class name, as `classes` has it -> pictures of a synthetic set, with prompt, guidance and seed of their own rows."""
     table, nothing = images.rows, [None] * len(images.rows)
     names = ("image_id", "prompt", "guidance_scale", "seed")
     values = (table[name].to_pylist() if name in table.column_names else nothing for name in names)
@@ -168,14 +169,17 @@ def _by_class(images: SyntheticSet, label: str, origin: str) -> dict[str, list[P
         class_name = images.classes[number]
         alt = f"{origin}: {class_name}, {label}" + (f", prompt '{prompt}'" if prompt else "")
         guidance = None if guidance is None else round(guidance, 4)  # a float32: 2.3 would print as 2.2999999523
-        found.setdefault(class_name, []).append(Picture(_src(pixels), alt, prompt or "", guidance, seed, name or ""))
+        found.setdefault(alike(class_name, classes) or class_name, []).append(
+            Picture(_src(pixels), alt, prompt or "", guidance, seed, name or "")
+        )
     return found
 
 
 def _real_by_class(real: ImageSet, names: Sequence[str], per_cell: int) -> dict[str, list[Picture]]:
     """Class name -> pictures of real images; a class that they do not have is left out."""
     labels = real.labels.numpy()
-    places = {name: np.flatnonzero(labels == real.classes.index(name)) for name in names if name in real.classes}
+    theirs = {name: alike(name, real.classes) for name in names}
+    places = {name: np.flatnonzero(labels == real.classes.index(found)) for name, found in theirs.items() if found}
     return {name: [_real(real, place) for place in _spread(mine, per_cell)] for name, mine in places.items()}
 
 

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from synthlib.data.describe import read_rows
-from synthlib.data.shards import decode_image, read_table, shard_classes
+from synthlib.data.shards import decode_image, join_shards, read_table, shard_classes, stacked
 from synthlib.files import write_atomic
 from synthlib.results import trick_label, trick_order
 from synthlib.results.style import GREY, STYLE
@@ -34,10 +34,10 @@ def contact_sheet(files: Sequence[Path], path: Path, per_class: int = 10) -> Non
     files: the shards of a set, see shards.set_files. Small images are shown in whole multiples of their pixels; of many classes
     there are several columns of rows, to be read downwards. InputError for Parquet files that are no shards.
     """
-    rows = pa.concat_tables([read_rows(file) for file in files])
+    rows = join_shards([read_rows(file) for file in files], files)
     classes, labels = shard_classes(rows), rows["label"].to_numpy()
     wanted = spread_over_classes(labels, len(classes), per_class)
-    pixels = np.stack([fitted(image, len(classes)) for image in _images(files, wanted)])
+    pixels = stacked([fitted(image, len(classes)) for image in _images(files, wanted)], files[0].parent)
     shown = [pixels[labels[wanted] == label] for label in range(len(classes))]
     counts = np.bincount(labels, minlength=len(classes)).tolist()
     figure = _draw_sheet(shown, classes, counts, _title(files[0].parent, rows), per_class)
