@@ -13,12 +13,15 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
+import torch
+from PIL import Image, ImageOps
 
 from synthlib import cli, receipts
-from synthlib.data.exports import export_folder, export_huggingface, export_npz
 from synthlib.data.classes import match_classes
+from synthlib.data.datasets import read_spec
+from synthlib.data.exports import export_folder, export_huggingface, export_npz
 from synthlib.data.imports import import_set, read_picture
+from synthlib.data.real import load_real
 from synthlib.data.shards import load_shards, read_shards, set_files
 from synthlib.data.sources import open_source
 from synthlib.generation.generate import generate, open_plan
@@ -264,6 +267,13 @@ def test_what_nobody_knows_how_it_was_drawn_is_a_condition_of_its_own(settings, 
     [
         (["Annual Crop", "sea_lake"], ["AnnualCrop", "SeaLake"], None),
         (["cat", "dog"], ["dog", "cat"], None),
+        (["cafe\u0301", "C++", "Ｋ"], ["caf\u00e9", "c++", "k"], None),  # Unicode forms
+        (["a", "A", "b c"], ["A", "a", "b_c"], None),  # equal names first
+        (["Sea", "River"], ["river", "SeaLake"], "only there: Sea; missing there: SeaLake"),  # not of EuroSAT
+        (["दिन", "x"], ["दान", "x"], "only there: दिन; missing there: दान"),  # day, gift: vowel signs tell them apart
+        (["C++", "x"], ["C", "x"], "only there: C.*; missing there: C"),
+        (["c", "c."], ["C", "C#"], r"alike but for case, spaces or punctuation \(c and c\.\)"),
+        (["ca fe", "ca_fe"], ["cafe"], "alike but for"),
         (["cat"], ["dog", "cat"], "only there: none; missing there: dog"),
         (["cat", "dog", "cow"], ["dog", "cat"], "only there: cow; missing there: none"),
         ([f"c{i}" for i in range(30)], ["dog"], "c9 and 20 more; missing there: dog"),
@@ -272,11 +282,34 @@ def test_what_nobody_knows_how_it_was_drawn_is_a_condition_of_its_own(settings, 
 )
 def test_classes_match_by_name_or_both_lists_are_told(found, known, said):
     if said is None:
-        assert set(match_classes(found, known, "theirs", "ours").values()) == set(known)
+        matched = match_classes(found, known, "theirs", "ours")
+        assert list(matched) == found and set(matched.values()) == set(known)
+        assert all(matched[name] == name for name in set(found) & set(known))
         return
     with pytest.raises(InputError, match=said) as caught:
         match_classes(found, known, "theirs", "ours")
     assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("folder", ["Sea", "sea", "Sea Lake"])
+def test_a_folder_sea_is_eurosats_sealake_and_that_is_said(tmp_path, capsys, folder):
+    names = [folder if name == "SeaLake" else name for name in read_spec("eurosat").classes]
+    write_folder(tmp_path / "theirs", dict.fromkeys(names, 2))
+    assert cli.main(["import", str(tmp_path / "theirs"), str(tmp_path / "set"), "--dataset", "eurosat"]) == 0
+    assert (f"its class {folder} is taken for SeaLake" in capsys.readouterr().out) == (folder != "Sea Lake")
+    images = read_shards(tmp_path / "set")
+    red = images.images[:, 0, 0, 0].tolist()
+    assert [red[i] for i, label in enumerate(images.labels) if images.classes[label] == "SeaLake"] == [90, 90]
+    write_folder(tmp_path / "theirs", {"Ocean": 1})
+    assert cli.main(["import", str(tmp_path / "theirs"), str(tmp_path / "other"), "--dataset", "eurosat"]) == 2
+    assert "only there: Ocean" in capsys.readouterr().err
+
+
+def test_classes_alike_are_told_and_stay_apart(tmp_path, capsys):
+    write_folder(tmp_path / "mine", {"A": 1, "a": 2, "C": 1, "C#": 1})
+    images = load_shards(import_set(open_source(tmp_path / "mine"), tmp_path / "set"))
+    assert "(A and a; C and C#); each is taken for a class of its own" in capsys.readouterr().out
+    assert images.classes == ["A", "C", "C#", "a"] and images.labels.tolist() == [0, 1, 2, 3, 3]
 
 
 def test_labels_are_the_data_sets_not_the_alphabets(tmp_path):
@@ -319,6 +352,38 @@ def test_jpegs_keep_their_bytes(tmp_path):
     export_folder(files, tmp_path / "out")  # PNGs, of the same pixels
     (written,) = (tmp_path / "out").rglob("*.png")
     assert (np.asarray(Image.open(written)) == np.asarray(Image.open(io.BytesIO(data)))).all()
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_photos_are_turned_upright_and_counted(tmp_path, capsys, kind):
+    pixels = np.random.default_rng(0).integers(0, 255, (8, 8, 3), np.uint8)
+    (tmp_path / "mine" / "a").mkdir(parents=True)
+    for orientation in range(10):  # 2 to 8 turn or mirror
+        (exif := Image.Exif())[274] = orientation
+        file = tmp_path / "mine" / "a" / f"{orientation}.{kind.lower()}"
+        Image.fromarray(pixels).save(file, kind, exif=exif)
+    Image.fromarray(pixels).save(file.with_stem("damaged"), kind, exif=b"Exif\0\0no note at all")
+    assert cli.main(["import", str(tmp_path / "mine"), str(tmp_path / "set")]) == 0
+    assert "7 images were turned upright" in capsys.readouterr().out
+    images = read_shards(tmp_path / "set")
+    shas = images.rows["pixels_sha256"].to_pylist()
+    for name, image, sha in zip(images.rows["file"].to_pylist(), images.images, shas, strict=True):
+        with Image.open(tmp_path / "mine" / name) as theirs:
+            upright = theirs if "damaged" in name else ImageOps.exif_transpose(theirs)
+            upright = np.asarray(upright.convert("RGB"))
+        assert (image.permute(1, 2, 0).numpy() == upright).all(), name
+        assert sha == receipts.digests.sha256_bytes(upright.tobytes())
+    real = load_real("own", "test", str(tmp_path / "mine"))  # the same pixels, and told too
+    assert torch.equal(real.images, images.images) and "7 images were turned upright" in capsys.readouterr().out
+
+
+def test_a_phones_photo_has_its_upright_size(tmp_path):
+    (tmp_path / "mine" / "a").mkdir(parents=True)
+    (exif := Image.Exif())[274] = 6
+    Image.new("RGB", (16, 8)).save(tmp_path / "mine" / "a" / "0.jpg", exif=exif)
+    Image.new("RGB", (8, 16)).save(tmp_path / "mine" / "a" / "1.jpg")
+    files = import_set(open_source(tmp_path / "mine"), tmp_path / "set")
+    assert load_shards(files).images.shape == (2, 3, 16, 8)
 
 
 def test_images_of_several_sizes_are_refused_or_made_one(tmp_path):
@@ -514,6 +579,12 @@ def packed(path, **changed):
         ({"labels": np.array([[0], [1]])}, "do not fit together"),
         ({"labels": np.array(0)}, "do not fit together"),
         ({"class_names": np.array("a")}, "cannot be read as a packed .npz"),
+        ({"class_names": np.array([b"a", b"b"])}, "class_names of type"),
+        ({"class_names": np.array([0.5, 1.5])}, "class_names of type"),
+        ({"class_names": np.array(["cat", "cat"])}, "the class 'cat' twice"),
+        ({"class_names": np.array(["caf\u00e9", "cafe\u0301"])}, "two classes that read the same"),
+        ({"class_names": np.array(["a b", "a_b"])}, "two classes that read the same"),
+        ({"labels": np.array([0, -1])}, "labels from -1 to 0"),
     ],
 )
 def test_a_packed_npz_that_is_none_is_one_line(tmp_path, changed, said):
@@ -535,7 +606,135 @@ def test_any_labelled_parquet_of_hugging_faces_comes_in(tmp_path):
     assert images.images[:, 0, 0, 0].tolist() == [1, 2, 3] and images.column("index").tolist() == [0, 0, 1]
 
 
-LABEL = {"_type": "ClassLabel", "names": ["a"]}
+IMAGE, LABEL, TEXT = {"_type": "Image"}, {"_type": "ClassLabel", "names": ["a"]}, {"dtype": "string", "_type": "Value"}
+PETS = {"_type": "ClassLabel", "names": ["cat", "dog"]}
+
+
+def parquet(path, features, **columns):
+    """A Parquet file with what it tells Hugging Face's `datasets` of its columns."""
+    path.parent.mkdir(exist_ok=True)
+    told = json.dumps({"info": {"features": features}}) if features else "{}"
+    pq.write_table(pa.table(columns).replace_schema_metadata({"huggingface": told}), path)
+
+
+def pictures(*values):
+    return [{"bytes": encoded(np.full((4, 4, 3), value, np.uint8)), "path": None} for value in values]
+
+
+def test_each_parquet_file_counts_by_its_own_class_list(tmp_path):
+    for number, names in enumerate((["cat", "dog"], ["dog", "cat"])):
+        told = {"image": IMAGE, "label": {"_type": "ClassLabel", "names": names}}
+        parquet(
+            tmp_path / "them" / f"train-{number}.parquet",
+            told,
+            image=pictures(1, 2),
+            label=[names.index("cat"), names.index("dog")],
+        )
+    images = load_shards(import_set(open_source(tmp_path / "them"), tmp_path / "set"))
+    assert images.classes == ["cat", "dog"] and images.labels.tolist() == [0, 1, 0, 1]
+    assert images.images[:, 0, 0, 0].tolist() == [1, 2, 1, 2]
+    assert load_real("own", "test", str(tmp_path / "them")).labels.tolist() == [0, 1, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("told", "columns", "said"),
+    [
+        (
+            {"label": {"_type": "ClassLabel", "names": ["cat", "eel"]}},
+            {"label": [0]},
+            "only there: eel; missing there: dog",
+        ),
+        ({"label": {"_type": "ClassLabel", "names": ["cat", "dog", "eel"]}}, {"label": [0]}, "only there: eel"),
+        ({"label": {"_type": "ClassLabel", "names": ["cat"]}}, {"label": [0]}, "missing there: dog"),
+        ({"label": {"_type": "ClassLabel", "names": ["cat", "cat"]}}, {"label": [0]}, "the class 'cat' twice"),
+        ({"label": {"_type": "ClassLabel", "names": [0, 1]}}, {"label": [0]}, "no class names"),
+        ({"label": {"dtype": "int64", "_type": "Value"}}, {"label": [0]}, "no class names for its column 'label'"),
+        ({"label": PETS}, {"label": [-1]}, "labels such as -1; expected 0 to 1"),
+        ({"label": PETS}, {"label": [2]}, "labels such as 2"),
+        ({"label": PETS}, {"label": [None]}, "labels"),
+        ({"label": PETS}, {"label": [0.0]}, "labels of type double"),
+        ({"label": PETS}, {"label": ["0"]}, "labels of type string"),
+        ({"label": PETS}, {"label": [True]}, "labels of type bool"),
+        (
+            {"label": PETS, "class": TEXT},
+            {"label": [1], "class": ["cat"]},
+            "column class says 'cat', its label 1 is 'dog'",
+        ),
+        ({"photo": IMAGE, "label": PETS}, {"label": [0]}, "no column 'image'"),
+    ],
+)
+def test_files_that_do_not_mean_the_same_by_a_label_are_refused(tmp_path, capsys, told, columns, said):
+    parquet(tmp_path / "them" / "0.parquet", {"image": IMAGE, "label": PETS}, image=pictures(1), label=[0])
+    name = "photo" if "photo" in told else "image"
+    parquet(tmp_path / "them" / "1.parquet", {name: IMAGE} | told, **{name: pictures(2)} | columns)
+    assert cli.main(["import", str(tmp_path / "them"), str(tmp_path / "set")]) == 2
+    told = capsys.readouterr().err
+    assert said in told and "1.parquet" in told and len(told.splitlines()) == 1
+
+
+def test_a_column_class_that_is_about_something_else_is_left_alone(tmp_path):
+    told = {"image": IMAGE, "label": PETS, "class": TEXT}
+    parquet(tmp_path / "them.parquet", told, image=pictures(1, 2), label=[0, 1], **{"class": ["mammal", "mammal"]})
+    assert load_shards(import_set(open_source(tmp_path / "them.parquet"), tmp_path / "set")).labels.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "given", "taken", "said"),
+    [
+        (
+            ["img"],
+            {"coarse_label": PETS, "fine_label": PETS},
+            "",
+            "fine_label",
+            "columns coarse_label, fine_label; fine_label is taken",
+        ),
+        (["image"], {"fine_label": PETS, "label": PETS}, "", "label", "label is taken"),
+        (["image"], {"coarse_label": PETS, "fine_label": PETS}, "coarse_label", "coarse_label", ""),
+        (["image"], {"species": PETS}, "", "species", ""),
+        (["thumbnail", "image"], {"label": PETS}, "", "label", "columns thumbnail, image; image is taken"),
+        (["image"], {"genus": PETS, "species": PETS}, "species", "species", ""),
+        (["image"], {"genus": PETS, "species": PETS}, "", None, "label columns genus, species; expected one"),
+        (["image"], {"domain": PETS, "label": TEXT}, "", None, "domain, label (which has no class names)"),
+        (["image"], {"genus": PETS, "species": PETS}, "specie", None, "did you mean 'species'"),
+        (["image"], {"label": PETS}, "image", None, "Known: label"),
+        (["photo", "mask"], {"label": PETS}, "", None, "image columns photo, mask; expected one"),
+    ],
+)
+def test_of_several_columns_the_clear_one_is_taken_and_that_is_said(
+    tmp_path, capsys, images, labels, given, taken, said
+):
+    columns = {name: pictures(*(2 if name == "thumbnail" else 1,) * 2) for name in images}
+    columns |= {name: ["x", "y"] if kind is TEXT else [name == taken] * 2 for name, kind in labels.items()}
+    columns = {
+        name: [int(v) for v in value] if isinstance(value[0], bool) else value for name, value in columns.items()
+    }
+    parquet(tmp_path / "them.parquet", dict.fromkeys(images, IMAGE) | labels, **columns)
+    command = ["import", str(tmp_path / "them.parquet"), str(tmp_path / "set")]
+    assert cli.main([*command, "--label_column", given] if given else command) == (0 if taken else 2)
+    told = capsys.readouterr()
+    assert said in (told.out if taken else told.err)
+    if taken:
+        assert ("is taken" in told.out) == bool(said)
+        found = read_shards(tmp_path / "set")
+        assert found.labels.tolist() == [1, 1] and found.images[:, 0, 0, 0].tolist() == [1, 1]
+    else:
+        assert len(told.err.splitlines()) == 1
+
+
+def test_a_label_column_of_what_has_no_columns_is_one_line(tmp_path, capsys):
+    write_folder(tmp_path / "mine", {"a": 1})
+    assert cli.main(["import", str(tmp_path / "mine"), str(tmp_path / "set"), "--label_column", "label"]) == 2
+    assert "expected none" in capsys.readouterr().err
+
+
+def test_a_packed_sets_rows_must_fit_its_labels(drawn, tmp_path):
+    export_npz(set_files(drawn), tmp_path / "set.npz")
+    with np.load(tmp_path / "set.npz") as theirs:
+        arrays = dict(theirs)
+    arrays["class_names"] = arrays["class_names"][::-1]
+    np.savez(tmp_path / "other.npz", **arrays)
+    with pytest.raises(InputError, match="rows whose class or label is not its images'"):
+        open_source(tmp_path / "other.npz")
 
 
 @pytest.mark.parametrize(

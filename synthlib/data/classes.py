@@ -74,11 +74,8 @@ def match_classes(
     """
     matched: dict[str, str] = {}
     for key in (str, _folded, plain_name):
-        taken = set(matched.values())
-        theirs = _by(key, (one for one in found if one not in matched))
-        ours = _by(key, (one for one in known if one not in taken))
-        both = [one for one in theirs if len(theirs[one]) == len(ours.get(one, ())) == 1]
-        matched |= {theirs[one][0]: ours[one][0] for one in both}
+        theirs, ours = _by(key, found), _by(key, known)
+        matched |= {theirs[one][0]: ours[one][0] for one in theirs if len(theirs[one]) == len(ours.get(one, ())) == 1}
     renamed = {}
     for other, ours in OTHER_NAMES.get(dataset, {}).items():
         theirs = alike(other, [one for one in found if one not in matched])

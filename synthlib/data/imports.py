@@ -34,12 +34,16 @@ CODE = ("data.imports", "data.sources", "data.archives", "data.classes", "data.s
 
 
 class Picture(NamedTuple):
-    """An image as a shard keeps it: PNG or JPEG bytes of RGB pixels; converted, and from what, if it was not that before."""
+    """An image as a shard keeps it: PNG or JPEG bytes of RGB pixels, upright.
+
+    converted: from what, if it was not RGB in PNG or JPEG before; turned: whether it lay on its side.
+    """
 
     data: bytes
     size: tuple[int, int]
     pixels_sha256: str
     converted: str
+    turned: bool
 
 
 def import_set(
@@ -126,14 +130,17 @@ def _write_shards(
     """Write a source's shards into a folder; their names, and a digest of all labels and pixels in order."""
     rows = _new_rows(source, spec, known, trick) if source.rows is None else _own_rows(source, spec, known)
     pictures = _pictures(rows["item"].to_pylist(), source, size)
-    rows, names, converted, content = rows.drop_columns(["item"]), [], [], hashlib.sha256()
+    rows, names, converted, turned, content = rows.drop_columns(["item"]), [], [], 0, hashlib.sha256()
     for first in range(0, len(rows), SHARD_ROWS):
         few = list(itertools.islice(pictures, SHARD_ROWS))
         part = rows.slice(first, len(few)).append_column("pixels_sha256", pa.array([p.pixels_sha256 for p in few]))
         names.append(f"shard-{len(names):05d}.parquet")
         write_atomic(folder / names[-1], shard_bytes(part, [p.data for p in few], list(spec.classes)))
         converted += [picture.converted for picture in few if picture.converted]
+        turned += sum(picture.turned for picture in few)
         content.update(digests.sha256_json(part.select(["label", "pixels_sha256"]).to_pydict()).encode())
+    if turned:
+        print(f"{turned} images were turned upright (EXIF orientation), and became PNG.")
     for kind in sorted(set(converted)):
         print(f"{converted.count(kind)} images {kind}.")
     return names, content.hexdigest()
@@ -177,10 +184,6 @@ def read_picture(data: bytes, name: str, size: int = 0) -> Picture:
             rgb, turned = as_rgb(image)
             kept = image.mode == "RGB" and "transparency" not in image.info and image.format in ("PNG", "JPEG")
             converted = "" if kept else f"were {image.format} {mode} and became PNG RGB"
-            if turned:
-                converted = ", ".join(
-                    filter(None, (converted, "were turned upright (EXIF orientation) and became PNG"))
-                )
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         why = "of no kind that is known" if isinstance(error, UnidentifiedImageError) else str(error)[:80]
         raise SourceError(f"{name} is no whole image ({why}); expected {', '.join(FORMATS)}: remove or mend it.")
@@ -190,7 +193,11 @@ def read_picture(data: bytes, name: str, size: int = 0) -> Picture:
         rgb = ImageOps.fit(rgb, (size, size), Image.Resampling.BICUBIC) if rgb.size != (size, size) else rgb
     pixels = np.asarray(rgb)
     return Picture(
-        encode_png(pixels) if converted else data, rgb.size, digests.sha256_bytes(pixels.tobytes()), converted
+        encode_png(pixels) if converted or turned else data,
+        rgb.size,
+        digests.sha256_bytes(pixels.tobytes()),
+        converted,
+        turned,
     )
 
 

@@ -136,7 +136,7 @@ def numbered_by(table: pa.Table, classes: list[str], path: Path, label: str = "l
     labels = numbers.to_pylist()
     if bad := [number for number in labels if number is None or not 0 <= number < len(own)]:
         raise InputError(
-            f"{path} has {len(bad)} images with label {bad[0]}; expected 0 to {len(own) - 1}, a class of its list."
+            f"{path} has labels such as {bad[0]}; expected 0 to {len(own) - 1}, a class of its list, for each image."
         )
     said, columns = [own[number] for number in labels], table.column_names
     given = table["class"].to_pylist() if "class" in columns else said
