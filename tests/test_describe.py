@@ -7,16 +7,20 @@ import json
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageFile
 
+from synthlib import cli
 from synthlib.data import describe as module
 from synthlib.data.describe import describe, description_text
-from synthlib.data.shards import encode_png, shard_bytes
+from synthlib.data.shards import encode_png, load_shards, shard_bytes
+from synthlib.evaluation.referee import judge_set
 from synthlib.inputs import InputError
 from synthlib.results import contact
 from synthlib.results.contact import _draw_sheet, contact_sheet, fitted, spread_over_classes
+from synthlib.results.samples import spread_rows
 
 RECORDED = {"finished": "2026-01-02T03:04:05Z", "commit": "abc123", "python": "3.11.7", "versions": {"torch": "2.9.0"}}
 RECEIPT = {"notebook": "01_generate", "parameters": {}, "recorded": RECORDED | {"hardware": "Linux x86_64, 2 cores"}}
@@ -189,6 +193,89 @@ def test_what_is_no_shard_or_no_image_is_one_line(tmp_path):
     damaged = write_set(tmp_path / "set", [flat(1)], ["a"], ["a"], encode=lambda pixels: b"not an image")
     with pytest.raises(InputError, match="holds what is no image"):
         describe(damaged, None)
+
+
+# --- class lists that differ ------------------------------------------------------------------------------------------
+
+GREYS = {10: "cat", 20: "dog", 30: "dog", 40: "cat", 50: "cat"}
+
+
+@pytest.fixture
+def mixed(tmp_path):
+    """A folder of two shards: cat, dog by the list [cat, dog]; dog, cat, cat by the list [dog, cat]."""
+    shards = []
+    for greys, classes in (((10, 20), ["cat", "dog"]), ((30, 40, 50), ["dog", "cat"])):
+        images, names = [flat(grey) for grey in greys], [GREYS[grey] for grey in greys]
+        ids = [f"image-{grey}" for grey in greys]
+        shards += write_set(tmp_path / "one-shard", images, names, classes, image_id=ids)
+        shards[-1] = shards[-1].rename(tmp_path / f"{len(shards)}.parquet")
+    (tmp_path / "mixed").mkdir()
+    return [shard.rename(tmp_path / "mixed" / shard.name) for shard in shards]
+
+
+def by_grey(labels, classes, greys):
+    return {int(grey): classes[label] for grey, label in zip(greys, labels, strict=True)}
+
+
+def test_whoever_reads_a_set_takes_labels_by_each_shards_own_class_list(mixed, tmp_path, monkeypatch):
+    images = load_shards(mixed)
+    assert by_grey(images.labels, images.classes, images.images[:, 0, 0, 0]) == GREYS
+    found = load_shards(mixed, lambda rows: spread_rows(rows, 9))
+    assert by_grey(found.labels, found.classes, found.images[:, 0, 0, 0]) == GREYS
+    assert describe(mixed, None).classes == {"cat": 3, "dog": 2}
+    shown, real = [], contact._draw_sheet
+    monkeypatch.setattr(contact, "_draw_sheet", lambda *given: shown.append(given) or real(*given))
+    contact_sheet(mixed, tmp_path / "sheet.png")
+    pixels, classes, counts = shown[0][:3]
+    assert (classes, counts) == (["cat", "dog"], [3, 2])
+    assert {int(image[0, 0, 0]): name for name, of in zip(classes, pixels, strict=True) for image in of} == GREYS
+    logits, labels, said = judge_set(mixed, ["dog", "cat"], lambda images: images[:, :2, 0, 0].float())
+    assert said["class"].tolist() == list(GREYS.values()) and labels.tolist() == [1, 0, 0, 1, 1]
+
+
+def test_an_export_has_one_class_list(mixed, tmp_path):
+    from datasets import load_dataset
+
+    for kind in ("npz", "huggingface", "folder"):
+        out = str(tmp_path / f"out.{kind}")
+        assert cli.main(["export", str(mixed[0].parent), out, "--to", kind]) == 0
+    packed = np.load(tmp_path / "out.npz")
+    assert by_grey(packed["labels"], packed["class_names"].tolist(), GREYS) == GREYS
+    read = load_dataset(str(tmp_path / "out.huggingface"), split="train", cache_dir=str(tmp_path / "cache"))
+    greys = [np.asarray(image)[0, 0, 0] for image in read["image"]]
+    assert (
+        by_grey(read["label"], read.features["label"].names, greys)
+        == GREYS
+        == by_grey(read["label"], ["cat", "dog"], greys)
+    )
+    card = (tmp_path / "out.huggingface" / "README.md").read_text()
+    for file in (tmp_path / "out.huggingface" / "data").iterdir():
+        assert hashlib.sha256(file.read_bytes()).hexdigest() in card
+    rows = pyarrow.csv.read_csv(tmp_path / "out.folder.csv")
+    assert by_grey(rows["label"].to_pylist(), ["cat", "dog"], GREYS) == GREYS
+
+
+@pytest.mark.parametrize(
+    ("classes", "changed", "said"),
+    [
+        (["cat", "eel"], {}, "only there: eel; missing there: dog"),
+        (["cat"], {}, "missing there: dog"),
+        (["cat", "dog", "cat"], {}, "the class 'cat' twice"),
+        (["dog", "cat"], {"class": ["dog"]}, "column class says 'dog', its label 1 is 'cat'"),
+        (["dog", "cat"], {"label": pa.array([-1], pa.int64())}, "labels such as -1; expected 0 to 1"),
+        (["dog", "cat"], {"label": pa.array([2], pa.int64())}, "labels such as 2; expected 0 to 1"),
+        (["dog", "cat"], {"label": pa.array([1.0])}, "labels of type double"),
+    ],
+)
+def test_shards_that_do_not_mean_the_same_by_a_label_are_refused(mixed, tmp_path, capsys, classes, changed, said):
+    (other,) = write_set(tmp_path / "other", [flat(60)], ["cat"], classes, image_id=["image-60"], **changed)
+    other.rename(mixed[0].parent / "3.parquet")
+    for command in (["describe"], ["export", str(tmp_path / "out.npz"), "--to", "npz"]):
+        assert cli.main([command[0], str(mixed[0].parent), *command[1:]]) == 2
+        told = capsys.readouterr().err
+        assert said in told and "3.parquet" in told and len(told.splitlines()) == 1
+    with pytest.raises(InputError, match="3.parquet"):
+        load_shards([*mixed, mixed[0].parent / "3.parquet"])
 
 
 # --- contact sheet ----------------------------------------------------------------------------------------------------

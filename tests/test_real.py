@@ -6,6 +6,7 @@ import os
 import pickle
 import subprocess
 import sys
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from synthlib.data.downloads import REAL
 from synthlib.data.readers import in_eurosat_pool
 from synthlib.data.real import DOWNLOADED, load_real, real_training_set
 from synthlib.data.sets import ImageSet
+from synthlib.evaluation.predict import require_classes
 from synthlib.inputs import InputError
 
 REAL_IMAGES = Path(os.environ.get("SYNTHLIB_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -238,6 +240,22 @@ def test_a_part_of_eurosat_has_the_members_of_the_whole(tmp_path):
     assert set(few.ids) == {name for name in pool if "River" in name or "Forest" in name}
 
 
+@pytest.mark.parametrize("file", ["Sea", "SeaLake"])
+def test_a_folder_sea_of_eurosat_is_sealake_in_the_same_pool(tmp_path, capsys, file):
+    write_eurosat(tmp_path, range(1, 21))
+    before = {split: load_real("eurosat", split, str(tmp_path)) for split in ("pool", "rest", "test")}
+    (tmp_path / "SeaLake").rename(tmp_path / "Sea")
+    for path in (tmp_path / "Sea").iterdir():
+        path.rename(path.with_name(path.name.replace("SeaLake", file)))
+    for split, real in before.items():
+        found = load_real("eurosat", split, str(tmp_path))
+        assert found.classes == real.classes and set(found.ids) == set(real.ids)
+        assert dict(zip(found.ids, found.labels.tolist(), strict=True)) == dict(
+            zip(real.ids, real.labels.tolist(), strict=True)
+        )
+        assert "its class Sea is taken for SeaLake" in capsys.readouterr().out
+
+
 def test_eurosat_without_file_names_has_no_pool(tmp_path):
     write_eurosat(tmp_path / "named", (1, 2))
     pack(tmp_path / "named", tmp_path / "packed.npz")
@@ -287,6 +305,38 @@ def test_ones_own_folder_is_all_test_with_classes_by_folder(tmp_path):
     with pytest.raises(InputError) as error:
         load_real("own", "test")
     one_line(error, "real_dir")
+
+
+def test_classes_match_in_any_unicode_form_and_vowel_signs_count(tmp_path):
+    names = ["café", "दिन", "दान"]  # day and gift differ in vowel signs
+    for form in ("NFC", "NFD"):
+        for label, name in enumerate(names):
+            write(tmp_path / form / unicodedata.normalize(form, name) / "0.png", (50 * label, 0, 0))
+    for form in ("NFC", "NFD"):
+        asked = [unicodedata.normalize(form, name) for name in names[::-1]]
+        for place in ("NFC", "NFD"):
+            real = load_real("own", "test", str(tmp_path / place), classes=asked)
+            assert real.classes == asked
+            assert sorted(zip(real.labels.tolist(), colours(real), strict=True)) == [
+                (label, [100 - 50 * label, 0, 0]) for label in range(3)
+            ]
+    nfc, nfd = (load_real("own", "test", str(tmp_path / form)) for form in ("NFC", "NFD"))
+    require_classes(nfc.classes, nfd, "a checkpoint")  # of names sorted alike
+    with pytest.raises(InputError, match="unknown class"):
+        load_real("own", "test", str(tmp_path / "NFC"), classes=["cafe", "दिन"])
+    write(tmp_path / "NFC" / unicodedata.normalize("NFD", "café") / "0.png", (1, 1, 1))
+    with pytest.raises(InputError) as error:
+        load_real("own", "test", str(tmp_path / "NFC"))
+    one_line(error, "two classes that read the same", "'caf\\xe9'")
+
+
+def test_equal_names_count_before_names_alike(tmp_path):
+    for label, name in enumerate(("A", "a", "b_c")):
+        write(tmp_path / name / "0.png", (50 * label, 0, 0))
+    real = load_real("own", "test", str(tmp_path), classes=["B c", "a"])
+    assert real.classes == ["B c", "a"] and [(50 * (2 - label)) for label in real.labels] == [
+        red for red, _, _ in colours(real)
+    ]
 
 
 @pytest.mark.parametrize("test_name", ["test", "val", "Validation"])
