@@ -195,6 +195,26 @@ def test_what_is_no_shard_or_no_image_is_one_line(tmp_path):
         describe(damaged, None)
 
 
+def test_a_shard_that_holds_a_photo_on_its_side_is_read_upright(tmp_path):
+    lying = np.zeros((8, 16, 3), np.uint8)
+    lying[:, 8:] = 200  # its right half is below once it is turned
+
+    def photo(pixels):
+        (exif := Image.Exif())[274] = 6
+        Image.fromarray(pixels).save(file := io.BytesIO(), "JPEG", exif=exif)
+        return file.getvalue()
+
+    (shard,) = write_set(tmp_path / "set", [lying], ["a"], ["a"], encode=photo)
+    assert describe([shard], None).formats == {"8 x 16 JPEG": 1}
+    assert cli.main(["export", str(tmp_path / "set"), str(tmp_path / "out"), "--to", "folder"]) == 0
+    exported = np.asarray(Image.open(tmp_path / "out" / "a" / "a-0.png")).transpose(2, 0, 1)
+    for pixels in (load_shards([shard]).images[0].numpy(), exported):
+        assert pixels.shape == (3, 16, 8) and pixels[:, :8].max() < 50 < 150 < pixels[:, 8:].min()
+    (other,) = write_set(tmp_path / "other", [lying], ["a"], ["a"], image_id=["b"])
+    with pytest.raises(InputError, match="16 x 8 and 8 x 16; expected one size"):
+        load_shards([shard, other])
+
+
 # --- class lists that differ ------------------------------------------------------------------------------------------
 
 GREYS = {10: "cat", 20: "dog", 30: "dog", 40: "cat", 50: "cat"}
