@@ -17,6 +17,7 @@ COSTLY = {
         "generation.prompts",
         "generation.plan",
         "generation.noise",
+        "generation.parts",
         "generation.checkpoints",
         "generation.conditioning",
         "generation.single_file",

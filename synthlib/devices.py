@@ -51,3 +51,9 @@ def precision_for(device: str, precision: str, stable_diffusion_v1: bool) -> str
 def compile_for(device: str, compile: str) -> bool:
     """Whether to compile the UNet: "on", "off", or for "auto" what BY_CAPABILITY says of the device."""
     return capability_row(device)[2] if compile == "auto" else compile == "on"
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that a device's, or the machine's, memory does not suffice."""
+    said = ("out of memory", "not enough memory", "can't allocate memory", "ALLOC_FAILED")
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(words in str(error) for words in said)

@@ -66,6 +66,12 @@ def read_json(path: Path) -> Any:
         return None
 
 
+def is_lfs_pointer(path: Path) -> bool:
+    """Whether a file is only Git LFS's note of where the real one is, as a clone without git-lfs leaves it."""
+    with open(path, "rb") as file:
+        return file.read(24) == b"version https://git-lfs."
+
+
 def remove_cut_off(folder: Path) -> None:
     """Remove what writes that a kill cut off, on this machine, left in a folder."""
     for left in folder.glob(f".*.{platform.node()}.*{CUT_OFF}"):

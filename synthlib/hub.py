@@ -272,8 +272,10 @@ def _whole(snapshot: Path, safety: bool) -> bool:
     components = _components(_json(snapshot / INDEX), safety)
     files = {f"{part}/{path.name}" for part in components for path in (snapshot / part).glob("*") if path.is_file()}
     for index in (path for path in files if path.endswith(tuple(WHOLE_WEIGHTS[1::2]))):
-        shards = _json(snapshot / index).get("weight_map", {"": ""}).values()
-        if not {f"{os.path.dirname(index)}/{shard}" for shard in shards} <= files:
+        shards = _json(snapshot / index).get("weight_map")
+        if not isinstance(shards, dict):
+            return False
+        if not {f"{os.path.dirname(index)}/{shard}" for shard in shards.values()} <= files:
             return False
     return bool(components) and _lacking(files, components) is None
 

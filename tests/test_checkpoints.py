@@ -13,7 +13,7 @@ import torch
 import yaml
 from tiny_models import compvis_config, write_tiny_sd, write_tiny_sd3, write_tiny_sdxl, write_tiny_single_file
 
-from synthlib.generation import single_file
+from synthlib.generation import checkpoints, single_file
 from synthlib.generation.pipelines import draw_with_pipeline, open_pipeline
 from synthlib.generation.single_file import open_single_file, open_tokenizer
 from synthlib.inputs import InputError
@@ -61,12 +61,12 @@ def beside(single, tmp_path):
 
 @pytest.fixture
 def changed(single, beside):
-    """changed(function): a file whose tensors the function has changed."""
+    """changed(function): a file whose tensors the function has changed, and that says `metadata` of itself."""
     from safetensors.torch import load_file, save_file
 
-    def make(change):
+    def make(change, metadata=None):
         tensors = load_file(single)
-        save_file(change(tensors) or tensors, beside("changed.safetensors"))
+        save_file(change(tensors) or tensors, beside("changed.safetensors"), metadata=metadata)
         return beside("changed.safetensors")
 
     return make
@@ -214,7 +214,14 @@ CONV_IN = "model.diffusion_model.input_blocks.0.0.weight"
             lambda tensors: tensors.update({"model.diffusion_model.label_emb.0.0.weight": torch.zeros(2)}),
             "label_emb.0.0",
         ),
-        (lambda tensors: tensors.update({"v_pred": torch.zeros(1)}), "holds v_pred, one of 1 tensors"),
+        (lambda tensors: tensors.update({"v_pred": torch.zeros(0)}), "marked v_pred"),
+        (lambda tensors: tensors.update({"ztsnr": torch.zeros(1)}), "marked ztsnr"),
+        (
+            lambda tensors: tensors.update({"betas": torch.linspace(0.0001, 0.02, 1000)}),
+            "betas of another noise schedule",
+        ),
+        (lambda tensors: tensors.update({"alphas_cumprod": torch.zeros(1000)}), "alphas_cumprod of another"),
+        (lambda tensors: tensors.update({"scale_factor": torch.tensor(0.3)}), "a scale_factor of 0.3"),
         (
             lambda tensors: tensors.pop("first_stage_model.quant_conv.bias") is None,
             "quant_conv.bias missing where Auto",
@@ -234,11 +241,54 @@ def test_tensors_that_do_not_fit_are_an_error(changed, change, said):
 
 
 def test_what_training_leaves_in_a_file_is_passed_over(single, changed):
-    names = ("model_ema.decay", "model_ema.diffusion_modelout2bias", "betas", "alphas_cumprod", "loss.logvar", "logvar",
+    from diffusers import DDIMScheduler
+
+    names = ("model_ema.decay", "model_ema.diffusion_modelout2bias", "loss.logvar", "logvar",
              "first_stage_model.loss.discriminator.main.0.weight", "sqrt_one_minus_alphas_cumprod", "posterior_variance",
              "cond_stage_model.transformer.text_model.embeddings.position_ids", "cond_stage_model.logit_scale")  # fmt: skip
-    file = changed(lambda tensors: tensors.update({name: torch.zeros(3) for name in names}))
+    schedule = DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+    left = {
+        "betas": schedule.betas,
+        "alphas_cumprod": schedule.alphas_cumprod.half(),
+        "scale_factor": torch.tensor(0.18215),
+    }
+    file = changed(lambda tensors: tensors.update({name: torch.zeros(3) for name in names} | left))
     assert same_weights(open_single_file(file, torch.float32), open_single_file(single, torch.float32))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("modelspec.prediction_type", "v"),
+        ("modelspec.predict_key", "v"),
+        ("modelspec.architecture", "stable-diffusion-v2-768-v"),
+        ("modelspec.timestep_range", "500,999"),
+        ("modelspec.encoder_layer", "2"),
+        ("modelspec.resolution", "large"),
+        ("modelspec.resolution", "768x768"),  # the YAML beside it says 512
+        ("ss_zero_terminal_snr", "True"),
+    ],
+)
+def test_what_a_file_says_of_another_process_is_refused_by_name(changed, name, value):
+    said = refusal(open_single_file, changed(lambda tensors: None, {name: value}), torch.float32)
+    assert name in said and repr(value) in said
+
+
+def test_what_a_file_says_of_stable_diffusion_v1_is_no_hindrance(single, changed):
+    said = {"modelspec.architecture": "stable-diffusion-v1", "modelspec.prediction_type": "epsilon", "modelspec.title": "Mine",
+            "modelspec.resolution": "512x512", "modelspec.timestep_range": "0,1000", "format": "pt"}  # fmt: skip
+    file = changed(lambda tensors: None, said)
+    assert same_weights(open_single_file(file, torch.float32), open_single_file(single, torch.float32))
+
+
+def test_without_a_yaml_the_resolution_that_a_file_says_is_its_native_size(tmp_path):
+    unet, _, _ = single_file._sizes(tmp_path / "m.safetensors", {}, {"modelspec.resolution": "768x512"})
+    assert unet["sample_size"] == [64, 96]  # the width is said first
+
+
+def clip(layer, number):
+    params = {"layer": layer, "layer_idx": number, "version": "openai/clip-vit-large-patch14"}
+    return {"target": "ldm.modules.encoders.modules.FrozenCLIPEmbedder", "params": params}
 
 
 @pytest.mark.parametrize(
@@ -246,6 +296,18 @@ def test_what_training_leaves_in_a_file_is_passed_over(single, changed):
     [
         (lambda params: params.update(parameterization="v"), "parameterization 'v'"),
         (lambda params: params.update(linear_end=0.02), "linear_end 0.02"),
+        (lambda params: params.update(beta_schedule="cosine"), "beta_schedule 'cosine'"),
+        (lambda params: params.update(use_ema=True), "use_ema True"),
+        (lambda params: params.update(conditioning_key="hybrid"), "conditioning_key 'hybrid'"),
+        (lambda params: params.update(never_heard_of=1), "never_heard_of 1"),
+        (lambda params: params.update(cond_stage_config=clip("hidden", -2)), "cond_stage_config.params.layer 'hidden'"),
+        (lambda params: params.update(cond_stage_config=clip("last", -2)), "cond_stage_config.params.layer_idx -2"),
+        (
+            lambda params: params.update(cond_stage_config={"target": "ldm.modules.encoders.modules.BERTEmbedder"}),
+            "cond_stage_config.target",
+        ),
+        (lambda params: params["unet_config"]["params"].update(num_classes=10), "unet_config.params.num_classes 10"),
+        (lambda params: params.update(image_size="64"), "image_size '64'"),
         (lambda params: params.pop("unet_config"), "v1-inference.yaml"),
         (lambda params: params["unet_config"]["params"].update(model_channels=20), "describes no model"),
         (
@@ -280,7 +342,7 @@ def test_stable_diffusion_v1s_sizes_have_its_parameter_counts_and_are_its_yamls(
     shapes = {f"cond_stage_model.transformer.text_model.{name}.weight": x for name, x in (words | layers).items()}
     with torch.device("meta"):
         tensors = {name: torch.empty(shape) for name, shape in shapes.items()}
-        unet, vae, text = single_file._sizes(tmp_path / "v1.safetensors", tensors)
+        unet, vae, text = single_file._sizes(tmp_path / "v1.safetensors", tensors, {})
         made = {UNet2DConditionModel: (single_file.SD_V1_UNET, unet), AutoencoderKL: (single_file.SD_V1_VAE, vae)}
         networks = [CLIPTextModel(CLIPTextConfig(**single_file.SD_V1_TEXT))]
         for kind, (constant, from_yaml) in made.items():
@@ -327,9 +389,202 @@ def test_without_any_tokenizer_the_line_says_what_to_install(tmp_path, monkeypat
 def test_a_tokenizer_with_more_words_than_the_text_encoder_is_refused(single, tmp_path):
     for file in (single, single.with_suffix(".yaml")):
         shutil.copy(file, tmp_path)
-    assert "49408 words, its text encoder only 190" in refusal(
-        open_single_file, tmp_path / "model.safetensors", torch.float32
-    )
+    said = refusal(open_single_file, tmp_path / "model.safetensors", torch.float32)
+    assert "has 49408 words" in said and "its text encoder only 190" in said
+
+
+# ---- a folder is what it says, or is refused ----
+
+
+@pytest.fixture(scope="module")
+def sd_folder(tmp_path_factory):
+    return write_tiny_sd(tmp_path_factory.mktemp("models") / "sd")
+
+
+def config(folder, name, **changes):
+    """Change values of a JSON file; one that becomes "gone" is left out."""
+    file = folder / name
+    new = json.loads(file.read_text()) | changes
+    file.write_text(json.dumps({key: value for key, value in new.items() if value != "gone"}))
+
+
+def tensors(folder, name, change):
+    from safetensors.torch import load_file, save_file
+
+    [file] = (folder / name).glob("*.safetensors")
+    found = load_file(file)
+    save_file(change(found) or found, file, metadata={"format": "pt"})
+
+
+def without(part):
+    return lambda found: {name: tensor for name, tensor in found.items() if part not in name}
+
+
+def saved_anew(folder, name, kind, **changes):
+    import diffusers
+    import transformers
+
+    if kind in ("UNet2DConditionModel", "AutoencoderKL"):
+        kind = getattr(diffusers, kind)
+        kind.from_config(kind.load_config(folder / name) | changes).save_pretrained(folder / name)
+    else:
+        kind = getattr(transformers, kind)
+        kind(kind.config_class.from_pretrained(folder / name, **changes)).save_pretrained(folder / name)
+
+
+def add_word(folder, name):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder / name)
+    tokenizer.add_tokens(["sks"])
+    tokenizer.save_pretrained(folder / name)
+
+
+def as_variant(folder):
+    for file in folder.glob("*/*.safetensors"):
+        file.rename(file.with_suffix(".fp16.safetensors"))
+
+
+def as_pointer(file):
+    file.write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{'ab' * 32}\nsize 492265874\n")
+
+
+UNET, TEXT, SCHEDULE = "unet/config.json", "text_encoder/config.json", "scheduler/scheduler_config.json"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda m: tensors(m, "text_encoder", without("layers.1.")), "16 missing"),
+        (lambda m: tensors(m, "unet", without("conv_out.bias")), "1 missing (conv_out.bias)"),
+        (lambda m: tensors(m, "vae", without("conv_out.bias")), "2 missing (decoder.conv_out.bias)"),
+        (lambda m: tensors(m, "unet", renamed("conv", "module.conv")), "missing (conv_in.bias)"),
+        (
+            lambda m: tensors(m, "unet", lambda found: found.update({"class_embedding.weight": torch.ones(2)})),
+            "1 unexpected",
+        ),
+        (lambda m: config(m, TEXT, num_hidden_layers=1), "16 unexpected"),
+        (lambda m: config(m, TEXT, intermediate_size=65), "mismatched"),
+        (lambda m: config(m, UNET, block_out_channels=[8, 8, 16]), "expected shape"),
+        (lambda m: config(m, "vae/config.json", _class_name="AutoencoderTiny"), "is of a AutoencoderTiny"),
+        (lambda m: (m / SCHEDULE).write_text('{"prediction_type": "v_pre'), "scheduler_config.json is cut short"),
+        (lambda m: (m / SCHEDULE).write_text("[]"), "scheduler_config.json is cut short"),
+        (lambda m: shutil.rmtree(m / "scheduler"), "scheduler_config.json is not there"),
+        (lambda m: config(m, SCHEDULE, _class_name="gone"), "for the scheduler"),
+        (lambda m: (m / UNET).write_text("{"), "config.json is cut short"),
+        (lambda m: (m / "model_index.json").write_text("[]"), "model_index.json is cut short"),
+        (lambda m: config(m, UNET, sample_size="64"), "'64'"),
+        (lambda m: config(m, UNET, sample_size=None), "None"),
+        (lambda m: saved_anew(m, "unet", "UNet2DConditionModel", in_channels=9), "takes 9 channels"),
+        (lambda m: saved_anew(m, "unet", "UNet2DConditionModel", out_channels=8), "gives 8"),
+        (lambda m: saved_anew(m, "unet", "UNet2DConditionModel", cross_attention_dim=32), "words of 64 numbers"),
+        (lambda m: saved_anew(m, "vae", "AutoencoderKL", latent_channels=8), "its vae has 8"),
+        (lambda m: saved_anew(m, "vae", "AutoencoderKL", out_channels=1), "do not go together"),
+        (lambda m: saved_anew(m, "text_encoder", "CLIPTextModel", max_position_embeddings=20), "reads 20"),
+        (lambda m: add_word(m, "tokenizer"), "the last is 'sks'"),
+        (as_variant, "only model.fp16.safetensors"),
+        (lambda m: pickle_only(m / "vae" / "diffusion_pytorch_model.safetensors"), "only diffusion_pytorch_model.bin"),
+        (lambda m: as_pointer(m / "unet" / "diffusion_pytorch_model.safetensors"), "git lfs pull"),
+        (lambda m: config(m, "tokenizer/tokenizer_config.json", auto_map={"AutoTokenizer": ["own.Own"]}), "auto_map"),
+        (lambda m: config(m, TEXT, text_config={"auto_map": {"AutoModel": "own.Own"}}), "auto_map"),
+        (lambda m: config(m, "model_index.json", unet=["own", "Own"]), "['own', 'Own']"),
+        (lambda m: config(m, "model_index.json", _class_name=["own", "Own"]), "['own', 'Own']"),
+    ],
+)
+def test_a_folder_whose_parts_are_not_what_it_says_is_one_line(sd_folder, tmp_path, change, said):
+    folder = tmp_path / "m"
+    shutil.copytree(sd_folder, folder)
+    change(folder)
+    assert said in refusal(checkpoints.open_checkpoint, str(folder))
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"sample_size": 32, "_diffusers_version": "0.6.0"}, (512, 512)),  # as diffusers' pipeline draws it
+        ({"sample_size": 32, "_diffusers_version": "0.9.0.dev0"}, (256, 256)),
+        ({"sample_size": 32, "_diffusers_version": "gone"}, (256, 256)),
+        ({"sample_size": [8, 16], "_diffusers_version": "0.6.0"}, (64, 128)),
+        ({"sample_size": 96, "_diffusers_version": "0.6.0"}, (768, 768)),
+    ],
+)
+def test_native_size_is_that_of_diffusers_pipeline(sd_folder, tmp_path, changes, expected):
+    from diffusers import StableDiffusionPipeline
+
+    folder = tmp_path / "m"
+    shutil.copytree(sd_folder, folder)
+    config(folder, UNET, **changes)
+    assert checkpoints.for_our_sampler(folder)
+    opened = checkpoints.open_checkpoint(str(folder))
+    assert (opened.height, opened.width) == expected
+    size = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None).unet.config.sample_size
+    assert [side * 8 for side in ([size, size] if isinstance(size, int) else size)] == list(expected)
+
+
+# As in the folder of Stable Diffusion v1.4.
+V1 = {"_class_name": "PNDMScheduler", "_diffusers_version": "0.7.0.dev0", "beta_end": 0.012, "beta_schedule": "scaled_linear",
+      "beta_start": 0.00085, "num_train_timesteps": 1000, "set_alpha_to_one": False, "skip_prk_steps": True, "steps_offset": 1,
+      "trained_betas": None, "clip_sample": False}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("ours", "file", "changes"),
+    [
+        (True, SCHEDULE, {}),
+        (True, SCHEDULE, {"_class_name": "DDIMScheduler", "steps_offset": 0, "clip_sample": True}),
+        (True, SCHEDULE, {"_class_name": "EulerDiscreteScheduler", "timestep_spacing": "linspace"}),
+        (True, SCHEDULE, {"_class_name": "EulerAncestralDiscreteScheduler"}),
+        (
+            True,
+            SCHEDULE,
+            {"_class_name": "DPMSolverMultistepScheduler", "use_karras_sigmas": True, "variance_type": None},
+        ),
+        (True, SCHEDULE, {"_class_name": "DDPMScheduler", "variance_type": "fixed_small", "thresholding": False}),
+        (True, UNET, {"class_embed_type": None, "time_cond_proj_dim": None}),
+        (False, SCHEDULE, {"_class_name": "EulerDiscreteScheduler", "timestep_spacing": "trailing"}),
+        (False, SCHEDULE, {"_class_name": "DDIMScheduler", "timestep_spacing": "trailing"}),
+        *(
+            (False, SCHEDULE, {"_class_name": f"{name}Scheduler"})
+            for name in ("LCM", "TCD", "EDMEuler", "CMStochasticIterative")
+        ),
+        (False, SCHEDULE, {"_class_name": ["own", "Own"]}),
+        (False, SCHEDULE, {"beta_end": 0.02}),
+        (False, SCHEDULE, {"beta_schedule": "gone"}),  # then diffusers takes its own default, which is another
+        (False, SCHEDULE, {"trained_betas": [0.1] * 1000}),
+        (False, SCHEDULE, {"rescale_betas_zero_snr": True}),
+        (False, SCHEDULE, {"prediction_type": "v_prediction"}),
+        (False, SCHEDULE, {"thresholding": True}),
+        (False, SCHEDULE, {"use_flow_sigmas": True}),
+        (False, SCHEDULE, {"variance_type": "learned_range"}),
+        (False, SCHEDULE, {"timestep_type": "continuous"}),
+        (False, UNET, {"time_cond_proj_dim": 256}),  # LCM
+        (False, UNET, {"num_class_embeds": 10}),
+        (False, UNET, {"addition_embed_type": "text_time"}),
+        (False, UNET, {"attention_type": "gated"}),
+        (False, TEXT, {"use_attention_mask": True}),
+        (False, "model_index.json", {"vae": ["diffusers", "AsymmetricAutoencoderKL"]}),
+        (False, "model_index.json", {"_class_name": "LatentConsistencyModelPipeline"}),
+    ],
+)
+def test_our_sampler_draws_what_samples_the_same_process_and_nothing_else(sd_folder, tmp_path, ours, file, changes):
+    folder = tmp_path / "m"
+    shutil.copytree(sd_folder, folder)
+    (folder / SCHEDULE).write_text(json.dumps(V1))
+    config(folder, file, **changes)
+    assert checkpoints.for_our_sampler(folder) == ours
+    name = json.loads((folder / SCHEDULE).read_text())["_class_name"]
+    assert checkpoints.scheduler_name(folder) == ("DDIM, eta 0, leading timesteps, offset 1" if ours else str(name))
+
+
+def test_a_few_step_model_is_drawn_by_the_scheduler_that_its_folder_names(sd_folder, tmp_path):
+    folder = tmp_path / "m"
+    shutil.copytree(sd_folder, folder)  # model_index.json says PNDM
+    config(folder, SCHEDULE, _class_name="EulerDiscreteScheduler", timestep_spacing="trailing")
+    model = checkpoints.open_checkpoint(str(folder))
+    assert model.scheduler == checkpoints.scheduler_name(folder) == "EulerDiscreteScheduler"
+    images = draw_with_pipeline(model, PROMPTS[:1], torch.tensor([1.0]), SEEDS[:1], 1, 64, 64)
+    assert model.pipeline.scheduler.timesteps.tolist() == [999]
+    assert torch.equal(images, direct(model, PROMPTS[:1], 1.0, SEEDS[:1], num_inference_steps=1))
 
 
 # ---- other families ----
@@ -399,6 +654,8 @@ def test_v_prediction_is_drawn_by_the_checkpoints_own_scheduler(tmp_path):
     file = folder / "scheduler" / "scheduler_config.json"
     noise = open_pipeline(folder, CPU, torch.float32)
     file.write_text(json.dumps(json.loads(file.read_text()) | {"prediction_type": "v_prediction"}))
+    # Listed, but left out by a download for drawing without the safety checker.
+    config(folder, "model_index.json", feature_extractor=["transformers", "CLIPImageProcessor"])
     model = open_pipeline(folder, CPU, torch.float32)
     assert (model.height, model.width, model.scheduler) == (512, 512, "PNDMScheduler")
     assert model.pipeline.scheduler.config.prediction_type == "v_prediction"
@@ -442,6 +699,18 @@ def test_an_image_of_another_size_than_asked_is_refused(sdxl):
     assert "drew 56 x 64 pixels where 64 x 64 were asked" in said
 
 
+def test_what_a_pipeline_cannot_draw_with_is_one_line_and_too_little_memory_is_not(sdxl):
+    def fails(said):
+        def pipeline(**given):
+            raise RuntimeError(said)
+
+        return (replace(sdxl, pipeline=pipeline), PROMPTS[:1], torch.tensor([2.0]), [1], 4, 64, 64)
+
+    assert "mat1 and mat2" in refusal(draw_with_pipeline, *fails("mat1 and mat2 shapes cannot be multiplied"))
+    with pytest.raises(RuntimeError, match="out of memory"):
+        draw_with_pipeline(*fails("CUDA out of memory"))
+
+
 def test_native_size_is_never_zero(sdxl_folder, tmp_path):
     shutil.copytree(sdxl_folder, tmp_path / "m")
     file = tmp_path / "m" / "unet" / "config.json"
@@ -456,18 +725,29 @@ def test_native_size_is_never_zero(sdxl_folder, tmp_path):
     [
         (lambda m: cut(m / "unet" / "diffusion_pytorch_model.safetensors"), "fetch it again"),
         (lambda m: shutil.rmtree(m / "vae"), "fetch it again"),
-        (lambda m: pickle_only(m / "unet" / "diffusion_pytorch_model.safetensors"), "with safetensors weights"),
-        (lambda m: index(m, _class_name="NewestPipeline"), "names the pipeline 'NewestPipeline', which diffusers"),
+        (lambda m: pickle_only(m / "unet" / "diffusion_pytorch_model.safetensors"), "only diffusion_pytorch_model.bin"),
         (
-            lambda m: index(m, _class_name="DDPMPipeline"),
+            lambda m: config(m, "model_index.json", _class_name="NewestPipeline"),
+            "names the pipeline 'NewestPipeline', which diffusers",
+        ),
+        (
+            lambda m: config(m, "model_index.json", _class_name="DDPMPipeline"),
             "expected a whole diffusers folder of a text-to-image pipeline",
         ),
         (
-            lambda m: index(m, _class_name=["own_code", "OwnPipeline"]),
+            lambda m: config(m, "model_index.json", _class_name=["own_code", "OwnPipeline"]),
             "expected a text-to-image pipeline of diffusers'",
         ),
-        (lambda m: index(m, unet=["own_code", "OwnUNet"]), "cannot open the checkpoint"),
-        (lambda m: (m / "model_index.json").write_text("[]"), "names the pipeline None"),
+        (lambda m: config(m, "model_index.json", unet=["own_code", "OwnUNet"]), "cannot open the checkpoint"),
+        (lambda m: tensors(m, "text_encoder_2", without("layers.1.")), "16 missing"),
+        (lambda m: tensors(m, "vae", without("conv_out.bias")), "2 missing"),
+        (lambda m: add_word(m, "tokenizer_2"), "the last is 'sks'"),
+        (lambda m: saved_anew(m, "unet", "UNet2DConditionModel", in_channels=9), "takes 9 channels"),
+        (lambda m: config(m, UNET, sample_size="8"), "'8'"),
+        (lambda m: shutil.rmtree(m / "scheduler"), "scheduler_config.json is not there"),
+        (lambda m: as_pointer(m / "vae" / "diffusion_pytorch_model.safetensors"), "git lfs pull"),
+        (lambda m: config(m, UNET, auto_map={"AutoModel": "own_code.OwnUNet"}), "auto_map"),
+        (lambda m: (m / "model_index.json").write_text("[]"), "model_index.json is cut short or no JSON object"),
     ],
 )
 def test_a_folder_that_cannot_be_opened_is_one_line_and_its_code_is_not_run(sdxl_folder, tmp_path, change, said):
@@ -489,8 +769,3 @@ def pickle_only(file):
 
     torch.save(load_file(file), file.with_suffix(".bin"))
     file.unlink()
-
-
-def index(folder, **changes):
-    file = folder / "model_index.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | changes))

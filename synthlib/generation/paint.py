@@ -13,7 +13,7 @@ import torch
 
 from synthlib.data.datasets import DatasetSpec
 from synthlib.data.shards import encode_png
-from synthlib.devices import device_named, hardware_name
+from synthlib.devices import device_named, hardware_name, out_of_memory
 from synthlib.generation import checkpoints, sampler
 from synthlib.generation.conditioning import PoolEmbeddings
 from synthlib.generation.noise import CompvisNoise, initial_noise
@@ -177,7 +177,7 @@ class Painter:
         try:
             return work(*given)
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if not _out_of_memory(error):
+            if not out_of_memory(error):
                 raise
             traceback.clear_frames(error.__traceback__)  # they hold activations, which would stay on the device
         less = self.settings.batch_size // 2
@@ -186,11 +186,6 @@ class Painter:
             f"out of memory on {hardware_name(self.settings.device)} with batch_size {self.settings.batch_size}; "
             f"expected a batch that fits: {advice}."
         )
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    said = ("out of memory", "not enough memory", "can't allocate memory", "ALLOC_FAILED")
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(words in str(error) for words in said)
 
 
 def _refuse_what_pipelines_cannot(settings: GenerateSettings) -> None:

@@ -1,18 +1,19 @@
 """Pipelines: every other family of text-to-image model (SDXL, SD 3, Flux, PixArt, SD 2 ...), drawn by diffusers' own code."""
 
 import inspect
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from synthlib.files import read_json
+from synthlib.devices import out_of_memory
+from synthlib.generation.parts import check_fit, first_line, named_class, open_part, open_scheduler, read_index, sides
+from synthlib.hub import INDEX
 from synthlib.inputs import InputError
 
 # What a class is given where it takes it: no image is blacked out by a safety checker or changed by a watermark.
-PLAIN = {"safety_checker": None, "requires_safety_checker": False, "add_watermarker": False}
+PLAIN = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False, "add_watermarker": False}
 NEEDED = ("prompt", "guidance_scale", "generator", "num_inference_steps", "height", "width", "output_type")
 
 
@@ -31,33 +32,35 @@ class OtherModel:
 def open_pipeline(folder: Path, device: torch.device, dtype: torch.dtype) -> OtherModel:
     """Open any text-to-image diffusers folder, from local safetensors files only; code in the folder is never run.
 
+    Each part is opened here, and whole; diffusers puts them together.
+
     Raises InputError where the class is unknown to diffusers, does not draw from text alone, or a file is missing or cut.
     """
     import diffusers
-    from transformers.utils import logging
 
-    logging.disable_progress_bar()
-    diffusers.utils.logging.disable_progress_bar()
-    index = read_json(folder / "model_index.json")
-    name = index.get("_class_name") if isinstance(index, dict) else None
+    index = read_index(folder)
+    name = index.get("_class_name")
     kind = getattr(diffusers, name, None) if isinstance(name, str) else None
     if kind is None:
         raise InputError(
-            f"{folder / 'model_index.json'} names the pipeline {name!r}, which diffusers {diffusers.__version__} does not "
+            f"{folder / INDEX} names the pipeline {name!r}, which diffusers {diffusers.__version__} does not "
             "have; expected a text-to-image pipeline of diffusers' own, give one or update diffusers."
         )
     takes = inspect.signature(kind.__init__).parameters
     absent = [part for part, value in index.items() if value == [None, None]]  # such as SD 3's T5, saved without
     given = {word: value for word, value in (dict.fromkeys(absent) | PLAIN).items() if word in takes}
+    parts = {"scheduler": open_scheduler(folder)}
+    for part, named in index.items():
+        if part in takes and part not in given | parts and isinstance(named, list):
+            parts[part] = open_part(named_class(folder / INDEX, part, named), folder / part, dtype)
+    check_fit(folder, parts)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # torch_dtype is dtype now, which older ones do not know
-            pipeline = diffusers.AutoPipelineForText2Image.from_pretrained(
-                folder, local_files_only=True, use_safetensors=True, trust_remote_code=False, torch_dtype=dtype, **given
-            )
-    except Exception as error:  # each library raises its own kinds for a file missing, cut short or of another shape
+        pipeline = diffusers.AutoPipelineForText2Image.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, trust_remote_code=False, **given, **parts
+        )
+    except Exception as error:  # the libraries raise many kinds
         raise InputError(
-            f"cannot open the checkpoint {folder}: {_first_line(error)}; expected a whole diffusers folder of a "
+            f"cannot open the checkpoint {folder}: {first_line(error)}; expected a whole diffusers folder of a "
             "text-to-image pipeline, with safetensors weights; fetch it again."
         )
     lacking = [word for word in NEEDED if word not in inspect.signature(pipeline.__call__).parameters]
@@ -70,11 +73,11 @@ def open_pipeline(folder: Path, device: torch.device, dtype: torch.dtype) -> Oth
     for part in pipeline.components.values():
         if isinstance(part, torch.nn.Module):
             part.eval().requires_grad_(False)
-    height, width = _native_size(pipeline)
+    height, width = _native_size(folder, pipeline)
     return OtherModel(folder, pipeline.to(device), device, height, width, type(pipeline.scheduler).__name__)
 
 
-def _native_size(pipeline: Any) -> tuple[int, int]:
+def _native_size(folder: Path, pipeline: Any) -> tuple[int, int]:
     """Height and width in pixels that a pipeline is made for.
 
     The denoiser's sample_size (latents, a number or two), else the pipeline's default_sample_size, times the VAE's factor;
@@ -83,8 +86,8 @@ def _native_size(pipeline: Any) -> tuple[int, int]:
     """
     denoiser = getattr(pipeline, "unet", None) or getattr(pipeline, "transformer", None)
     stated = getattr(getattr(denoiser, "config", None), "sample_size", None)
-    stated = stated or getattr(pipeline, "default_sample_size", None) or (0, 0)
-    high, wide = (stated, stated) if isinstance(stated, int) else stated
+    stated = stated or getattr(pipeline, "default_sample_size", None)
+    high, wide = sides(folder, stated) if stated else (0, 0)
     factor = getattr(pipeline, "vae_scale_factor", 0)
     takes = inspect.signature(pipeline.__call__).parameters
     sizes = [(high * factor, wide * factor), (takes["height"].default, takes["width"].default), (high, wide)]
@@ -107,9 +110,9 @@ def draw_with_pipeline(
     generator of its own: its noise depends on its seed only (of which torch reads the lower 32 bits). What guidance_scale
     means is the family's own matter (Flux embeds it; 1 is no guidance in most). Pixels are rounded as diffusers rounds them.
 
-    InputError: what the pipeline refuses with a ValueError, such as a size; a scheduler that makes another number of steps
-    than was asked. Those of second order (Heun's, KDPM2) and PNDM evaluate the network more often than once a step: they
-    may have more timesteps, never fewer.
+    InputError: what the pipeline refuses, such as a size, or parts that do not go together; a scheduler that makes another
+    number of steps than was asked. Those of second order (Heun's, KDPM2) and PNDM evaluate the network more often than once a
+    step: they may have more timesteps, never fewer.
     """
     drawn: list[torch.Tensor | None] = [None] * len(prompts)
     scales = [float(scale) for scale in guidance]
@@ -125,9 +128,11 @@ def draw_with_pipeline(
                 width=width,
                 output_type="np",
             ).images
-        except ValueError as error:
+        except Exception as error:  # a ValueError for what a pipeline refuses, any kind where its parts do not fit
+            if out_of_memory(error):
+                raise
             raise InputError(
-                f"{model.folder} cannot draw {height} x {width} pixels in {num_inference_steps} steps: {_first_line(error)}; "
+                f"{model.folder} cannot draw {height} x {width} pixels in {num_inference_steps} steps: {first_line(error)}; "
                 f"its own size is {model.height} x {model.width}."
             )
         _check_steps(model, num_inference_steps)
@@ -152,8 +157,3 @@ def _check_steps(model: OtherModel, asked: int) -> None:
             f"{model.folder} with its {type(scheduler).__name__} makes {made} steps where {asked} were asked; "
             f"ask for {made}, or for another number."
         )
-
-
-def _first_line(error: Exception) -> str:
-    """What a library says, short enough for one line."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200].rstrip(" .")

@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from synthlib.devices import out_of_memory
+from synthlib.generation.parts import first_line, open_part
 from synthlib.inputs import InputError
 
 
@@ -26,14 +28,19 @@ def open_safety_checker(folder: Path, device: torch.device) -> SafetyChecker:
         raise InputError(
             f"{folder} has no safety_checker; expected one for safety 'flag': set it to 'off', or fetch a whole checkpoint."
         )
+    checker = open_part(StableDiffusionSafetyChecker, folder / "safety_checker", torch.float32)
+    processor = open_part(CLIPImageProcessor, folder / "feature_extractor")
+    safety = SafetyChecker(checker.to(device).eval().requires_grad_(False), processor)
     try:
-        checker = StableDiffusionSafetyChecker.from_pretrained(
-            folder / "safety_checker", use_safetensors=True, local_files_only=True
+        flag(safety, torch.zeros(1, 32, 32, 3, dtype=torch.uint8))
+    except Exception as error:  # whatever torch and transformers raise for shapes
+        if out_of_memory(error):
+            raise
+        raise InputError(
+            f"the safety_checker of {folder} does not take what its feature_extractor gives: {first_line(error)}; expected those "
+            "of one model: fetch it again, or set safety to 'off'."
         )
-        processor = CLIPImageProcessor.from_pretrained(folder / "feature_extractor", local_files_only=True)
-    except Exception as error:  # transformers raises many kinds
-        raise InputError(f"cannot open the safety checker in {folder}: {str(error)[:120]}; fetch the checkpoint again.")
-    return SafetyChecker(checker.to(device).eval().requires_grad_(False), processor)
+    return safety
 
 
 @torch.inference_mode()

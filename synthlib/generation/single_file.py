@@ -12,6 +12,9 @@ from typing import Any
 
 import torch
 
+from synthlib.files import is_lfs_pointer
+from synthlib.generation.parts import check_fit, first_line, open_part, refuse_own_code
+from synthlib.generation.stated import MARKS, check_process, check_yaml
 from synthlib.inputs import InputError, read_yaml
 
 # Stable Diffusion v1 (CompVis, configs/stable-diffusion/v1-inference.yaml), as arguments of diffusers' UNet2DConditionModel
@@ -55,8 +58,6 @@ PREFIXES = {
     "vae": "first_stage_model.",
     "text_encoder": "cond_stage_model.transformer.",
 }
-# What a CompVis YAML calls the noise schedule that our sampler draws with (checkpoints.DDIM).
-SCHEDULE = {"linear_start": 0.00085, "linear_end": 0.012, "timesteps": 1000, "parameterization": "eps"}
 # Kept by training beside the weights: averages, the schedule's buffers, losses, what CLIP's text model does not use.
 EXTRAS = re.compile(
     r"model_ema\.|(first_stage_model\.)?loss\.|(betas|\w*alphas\w*|posterior_\w+|lvlb_weights|logvar|scale_factor)$"
@@ -85,11 +86,12 @@ def open_single_file(file: Path, dtype: torch.dtype) -> dict[str, Any]:
     from diffusers.loaders import single_file_utils as converters
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    tensors = _read_tensors(file)
+    tensors, said = _read_tensors(file)
     _check_layout(file, tensors)
+    check_process(file, tensors, said)
+    unet, vae, text = _sizes(file, tensors, said)
     tensors = {name: tensor for name, tensor in tensors.items() if not EXTRAS.match(name)}
     given = {part: {k: v for k, v in tensors.items() if k.startswith(prefix)} for part, prefix in PREFIXES.items()}
-    unet, vae, text = _sizes(file, tensors)
     converted = {
         "unet": converters.convert_ldm_unet_checkpoint(dict(given["unet"]), unet),
         "vae": converters.convert_ldm_vae_checkpoint(dict(given["vae"]), vae),
@@ -99,38 +101,41 @@ def open_single_file(file: Path, dtype: torch.dtype) -> dict[str, Any]:
     strange = [name for name, tensor in tensors.items() if tensor.data_ptr() not in used]
     if strange:
         raise _misfit(file, f"holds {strange[0]}, one of {len(strange)} tensors that this model has no place for")
-    tokenizer = open_tokenizer(file)
-    if len(tokenizer) > text["vocab_size"]:
-        raise InputError(
-            f"the tokenizer found for {file} has {len(tokenizer)} words, its text encoder only {text['vocab_size']}; "
-            f"put the model's own in {file.parent / 'tokenizer'}."
-        )
-    return {
-        "tokenizer": tokenizer,
+    parts = {
+        "tokenizer": open_tokenizer(file),
         "text_encoder": _fill(file, lambda: CLIPTextModel(CLIPTextConfig(**text)), converted["text_encoder"], dtype),
         "unet": _fill(file, lambda: UNet2DConditionModel(**unet), converted["unet"], dtype),
         "vae": _fill(file, lambda: AutoencoderKL(**vae), converted["vae"], dtype),
     }
+    check_fit(file, parts)
+    return parts
 
 
-def _read_tensors(file: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a file by name; nothing in it is executed."""
+def _read_tensors(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """The tensors of a file by name, and its header's metadata; nothing in it is executed."""
     if file.suffix not in (".safetensors", ".ckpt", ".pt", ".pth"):
         raise InputError(
             f"{file} is no checkpoint file; expected .safetensors, .ckpt, .pt or .pth, or a diffusers folder."
         )
     if file.suffix != ".safetensors" and torch.__version__ < "2.6":  # its weights_only can be got round: CVE-2025-32434
         raise InputError(f"{file} needs torch 2.6 to be read safely; update torch, or give a .safetensors file.")
+    if is_lfs_pointer(file):
+        raise InputError(f"{file} is a Git LFS pointer, not the file; run `git lfs pull` in its folder.")
     try:
         if file.suffix == ".safetensors":
+            from safetensors import safe_open
             from safetensors.torch import load_file
 
-            return load_file(file)
+            with safe_open(file, "pt") as opened:
+                said = opened.metadata() or {}
+            return load_file(file), said
         with file.open("rb") as opened:
             zipped = opened.read(2) == b"PK"  # the older format cannot be mapped into memory
         state = torch.load(file, map_location="cpu", weights_only=True, mmap=zipped)
         state = state.get("state_dict", state)
-        return {str(name): value for name, value in state.items() if isinstance(value, torch.Tensor)}
+        # A mark that is no tensor is one, too.
+        tensors = {str(k): torch.empty(0) if k in MARKS else v for k, v in state.items()}
+        return {name: value for name, value in tensors.items() if isinstance(value, torch.Tensor)}, {}
     except Exception as error:  # a dozen kinds, by where a file is cut
         code = re.search(r"GLOBAL ([\w.]+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
         if code:
@@ -140,8 +145,7 @@ def _read_tensors(file: Path) -> dict[str, torch.Tensor]:
                 f"-c \"import torch; torch.save(torch.load('{file.name}', 'cpu', weights_only=False)['state_dict'], "
                 f"'{file.stem}-tensors.ckpt')\""
             )
-        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputError(f"cannot read {file}: {line[:200]}; expected a whole checkpoint file, fetch it again.")
+        raise InputError(f"cannot read {file}: {first_line(error)}; expected a whole checkpoint file, fetch it again.")
 
 
 def _check_layout(file: Path, names: dict[str, torch.Tensor]) -> None:
@@ -158,11 +162,38 @@ def _check_layout(file: Path, names: dict[str, torch.Tensor]) -> None:
     )
 
 
-def _sizes(file: Path, tensors: dict[str, torch.Tensor]) -> tuple[dict, dict, dict]:
-    """Arguments of UNet, VAE and text encoder: Stable Diffusion v1's, or those of a YAML of the same stem."""
-    beside = file.with_suffix(".yaml")
+def _sizes(file: Path, tensors: dict[str, torch.Tensor], said: dict[str, str]) -> tuple[dict, dict, dict]:
+    """Arguments of UNet, VAE and text encoder: Stable Diffusion v1's, or those of a YAML of the same stem.
+
+    `said`: the file's metadata, which may name the resolution that it was tuned to, as "768x512" (width first).
+    """
+    beside, stated = file.with_suffix(".yaml"), said.get("modelspec.resolution", "")
+    pixels = [int(side) for side in reversed(stated.split("x"))] if re.fullmatch(r"\d+x\d+", stated) else None
+    if stated and (pixels is None or 0 in pixels or any(side % 64 for side in pixels)):
+        raise InputError(
+            f"{file} says modelspec.resolution {stated!r}; expected one such as 512x512, in multiples of 64."
+        )
     if not beside.is_file():
-        return SD_V1_UNET, SD_V1_VAE, SD_V1_TEXT
+        unet, vae, text = dict(SD_V1_UNET), dict(SD_V1_VAE), SD_V1_TEXT
+        if pixels:
+            unet["sample_size"] = [side // 8 for side in pixels]
+    else:
+        unet, vae, text = _yaml_sizes(beside, file, tensors)
+        if pixels and pixels != [vae["sample_size"]] * 2:
+            raise InputError(
+                f"{file} says modelspec.resolution {stated!r}, {beside.name} has image_size {unet['sample_size']}; mend one."
+            )
+    scale = tensors.get("scale_factor")
+    if scale is not None and (scale.numel() != 1 or abs(scale.item() / vae["scaling_factor"] - 1) > 0.01):
+        raise InputError(
+            f"{file} holds a scale_factor of {scale.tolist()} where {vae['scaling_factor']} is expected; give a YAML beside it "
+            "that has its scale_factor, or the model's diffusers folder."
+        )
+    return unet, vae, text
+
+
+def _yaml_sizes(beside: Path, file: Path, tensors: dict[str, torch.Tensor]) -> tuple[dict, dict, dict]:
+    """What a CompVis YAML has of UNet, VAE and text encoder. InputError: no such file, or it says what is not read."""
     from diffusers.loaders.single_file_utils import (
         create_unet_diffusers_config_from_ldm,
         create_vae_diffusers_config_from_ldm,
@@ -170,21 +201,18 @@ def _sizes(file: Path, tensors: dict[str, torch.Tensor]) -> tuple[dict, dict, di
 
     config = read_yaml(beside)
     try:
+        check_yaml(beside, config)
         params = config["model"]["params"]
         unet = create_unet_diffusers_config_from_ldm(config, tensors)
         vae = create_vae_diffusers_config_from_ldm(config, tensors)
         unet["sample_size"] = params.get("image_size", unet["sample_size"])  # diffusers takes 512 px for granted
-    except (KeyError, TypeError, AttributeError) as error:
+        if type(unet["sample_size"]) is not int or not isinstance(vae["scaling_factor"], (int, float)):
+            raise TypeError(f"image_size {unet['sample_size']!r}, scale_factor {vae['scaling_factor']!r}")
+        vae["sample_size"] = unet["sample_size"] * 2 ** (len(vae["block_out_channels"]) - 1)
+    except (KeyError, TypeError, AttributeError, AssertionError) as error:
         raise InputError(
             f"cannot use {beside}: {error!r}; expected a configuration like CompVis's v1-inference.yaml, mend it."
         )
-    vae["sample_size"] = unet["sample_size"] * 2 ** (len(vae["block_out_channels"]) - 1)
-    for name, value in SCHEDULE.items():
-        if params.get(name, value) != value:
-            raise InputError(
-                f"{beside} has {name} {params[name]!r}; this sampler draws Stable Diffusion v1's kind, {value!r}: "
-                "give the model's diffusers folder instead."
-            )
     return unet, vae, _text_sizes(file, tensors)
 
 
@@ -251,13 +279,11 @@ def open_tokenizer(file: Path) -> Any:
 
     for folder in (file.with_suffix("") / "tokenizer", file.parent / "tokenizer"):
         if folder.is_dir():
+            refuse_own_code(folder)
             try:
-                return AutoTokenizer.from_pretrained(folder, local_files_only=True)
-            except Exception as error:  # of many kinds
-                line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-                raise InputError(
-                    f"cannot open {folder}: {line[:200]}; expected a CLIP tokenizer's files, mend or remove it."
-                )
+                return open_part(AutoTokenizer, folder)
+            except InputError as error:
+                raise InputError(f"{error} That is the tokenizer of {file}: mend or remove it.")
     package = importlib.util.find_spec("open_clip")  # found, not imported: that takes seconds
     merges_file = Path(package.origin).parent / "bpe_simple_vocab_16e6.txt.gz" if package else None
     if not (merges_file and merges_file.is_file()):
@@ -279,4 +305,4 @@ def open_tokenizer(file: Path) -> Any:
         (folder / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
         (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n", encoding="utf-8")
         (folder / "tokenizer_config.json").write_text(json.dumps(config | {"unk_token": end, "pad_token": end}))
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        return open_part(AutoTokenizer, folder)
