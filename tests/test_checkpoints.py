@@ -498,6 +498,32 @@ def test_a_folder_whose_parts_are_not_what_it_says_is_one_line(sd_folder, tmp_pa
     assert said in refusal(checkpoints.open_checkpoint, str(folder))
 
 
+def test_a_folder_of_older_names_is_the_same_model(sd_folder, tmp_path):
+    """As Stable Diffusion v1.4's: an attention's layers, the text model one level deeper, a buffer that nothing reads."""
+    shutil.copytree(sd_folder, tmp_path / "m")
+    older = {"to_q.": "query.", "to_k.": "key.", "to_v.": "value.", "to_out.0.": "proj_attn."}
+
+    def rename(found):
+        return {re.sub("|".join(older), lambda m: older[m[0]], name): tensor for name, tensor in found.items()}
+
+    def deeper(found):
+        found = {"text_model." + name.removeprefix("text_model."): tensor for name, tensor in found.items()}
+        return found | {"text_model.embeddings.position_ids": torch.arange(77)[None]}
+
+    tensors(tmp_path / "m", "vae", rename)
+    tensors(tmp_path / "m", "text_encoder", deeper)
+    assert same_weights(*(vars(checkpoints.open_checkpoint(str(m))) for m in (tmp_path / "m", sd_folder)))
+
+
+def test_the_way_out_of_pickled_weights_that_the_line_names(sd_folder, tmp_path, monkeypatch):
+    shutil.copytree(sd_folder, tmp_path / "m")
+    pickle_only(tmp_path / "m" / "text_encoder" / "model.safetensors")
+    said = refusal(checkpoints.open_checkpoint, str(tmp_path / "m"))
+    monkeypatch.chdir(tmp_path / "m" / "text_encoder")
+    exec(re.search('python -c "(.*)"$', said)[1])
+    assert same_weights(*(vars(checkpoints.open_checkpoint(str(m))) for m in (tmp_path / "m", sd_folder)))
+
+
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [

@@ -205,8 +205,8 @@ def check_fit(folder: Path, parts: Mapping[str, Any]) -> None:
     takes, gives = unet.config.in_channels, unet.config.out_channels
     if (takes, gives) != (latent, latent):
         raise InputError(
-            f"the unet of {folder} takes {takes} channels and gives {gives}, its vae has {latent}; expected three equal numbers, as "
-            "models have that draw from text alone (inpainting and editing take more): choose such a model."
+            f"the unet of {folder} takes {takes} channels and gives {gives}, its vae has {latent}; expected three equal numbers, "
+            "as models have that draw from text alone (inpainting and editing take more): choose such a model."
         )
 
 
