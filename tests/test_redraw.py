@@ -81,7 +81,7 @@ def test_one_block_is_drawn_and_only_its_own_prompts_are_encoded(merged, monkeyp
         checkpoints, "encode_prompts", lambda model, texts: encoded.extend(texts) or encode(model, texts)
     )
     assert redraw(merged, "digits-class_prompt-seven-r0-000001").equal
-    assert drawn == [4] and encoded == ["", "seven"]
+    assert drawn == [4] and set(encoded) == {"", "seven"}
 
 
 def test_noise_in_the_released_scripts_order_is_redrawn_too(tmp_path):
