@@ -1,13 +1,12 @@
 """The command line: experiments (reproduce, status, run); cli_sets has those for sets of images, cli_classifiers the rest."""
 
 import argparse
-import json
 import os
 import sys
 from pathlib import Path
 
 from synthlib import cli_authors, cli_classifiers, cli_sets, interrupts, mirror, paths, receipts
-from synthlib.inputs import InputError
+from synthlib.inputs import InputError, read_json_object
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -150,14 +149,7 @@ def _status(options: argparse.Namespace) -> None:
 def _run(options: argparse.Namespace) -> None:
     from synthlib.runs.run import run_step
 
-    try:
-        content = json.loads(options.params.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"no file {options.params}; expected a JSON file of parameters.") from None
-    except json.JSONDecodeError as error:
-        raise InputError(f"{options.params}, line {error.lineno}: {error.msg}; expected JSON.") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{options.params} holds a JSON {type(content).__name__}; expected an object of parameters.")
+    content = read_json_object(options.params)
     print(f"{options.notebook}: {run_step(options.notebook, content.get('parameters', content), options.log)}")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from synthlib import paths
 from synthlib.data.datasets import read_spec
 from synthlib.data.hosted import hosted_name
-from synthlib.inputs import InputError, choose, read_yaml
+from synthlib.inputs import InputError, cast, choose, read_yaml
 from synthlib.names import ARCHITECTURE_ALIASES, IMAGE_TRICKS, MERGED_TRICKS, REAL_TRICKS, SPLITS, condition_name
 from synthlib.runs.experiment import Experiment, Result, complete, notebook_defaults
 
@@ -88,7 +88,8 @@ def _named(experiment: Experiment, dataset: str, trick: str, axis: str, value: o
 
 def _pool_is_of_test(dataset: str) -> bool:
     """Whether the pool is a part of the test images, so that `rest` is not all of them (EuroSAT; see data/real.py)."""
-    return bool(read_yaml(paths.dataset_files()[dataset]).get("pool_of_test"))
+    given = read_yaml(paths.dataset_files()[dataset]).get("pool_of_test", False)
+    return cast(f"pool_of_test of data set {dataset}", given, bool)
 
 
 def _images_per_class(experiment: Experiment, dataset: str, trick: str) -> int:
