@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from synthlib import paths, receipts
 from synthlib.files import PLAN, write_atomic
 from synthlib.inputs import InputError
+from synthlib.locks import claim_output
 from synthlib.names import REAL_TRICKS, SPLITS, UNKNOWN, architecture_name, trick_name
 from synthlib.settings import EvaluateSettings, TrainSettings
 
@@ -94,6 +95,18 @@ def _given(options: argparse.Namespace, **named: Any) -> dict[str, Any]:
 
 
 def _train(options: argparse.Namespace) -> None:
+    """Claim what the training writes: files of one stem share its state, and the name of the best epoch's checkpoint."""
+    last = _last(options)
+    with claim_output(last.with_name(last.stem.removeprefix("trained_"))):
+        _train_claimed(options)
+
+
+def _last(options: argparse.Namespace) -> Path:
+    """Where the checkpoint of the last epoch goes."""
+    return (options.model_path if options.model_path.suffix in FILES else options.model_path / LAST).absolute()
+
+
+def _train_claimed(options: argparse.Namespace) -> None:
     """The last epoch is what counts; where the protocol tests every epoch, the best one is kept too, labelled."""
     settings, last, best = _train_settings(options)
     import torch
@@ -146,8 +159,7 @@ def _train_settings(options: argparse.Namespace) -> tuple[TrainSettings, Path, P
     """The settings, and where the checkpoints of the last and of the best epoch go: a folder that can be written."""
     from synthlib.runs.experiment import complete
 
-    named = options.model_path.suffix in FILES
-    last = (options.model_path if named else options.model_path / LAST).absolute()
+    last = _last(options)
     best = last.with_name(f"best_on_test_{last.name.removeprefix('trained_')}")
     weights = str(paths.typed(options.weights)) if options.weights else ""
     trick = options.trick if options.trick == UNKNOWN else trick_name(options.trick)

@@ -1,6 +1,7 @@
 """The command line for classifiers: baseline, which gives what trained classifiers and their images are measured against."""
 
 import argparse
+import contextlib
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 from synthlib import digests, paths
 from synthlib.files import write_atomic, write_json
 from synthlib.inputs import InputError, choose
+from synthlib.locks import claim_output
 from synthlib.names import REAL_TRICKS, SPLITS
 
 REFEREES = ("glyph", "clip")  # or a checkpoint's file
@@ -29,7 +31,7 @@ def add_commands(commands: Any) -> None:
     )
     kind.add_argument("--split", default="test", help="of the real images (default: test)")
     _add_clip(kind)
-    kind.set_defaults(command=_baseline_clip)
+    kind.set_defaults(command=_claimed(_baseline_clip))
 
     kind = kinds.add_parser(
         "referee", help="how often a referee disagrees with the labels of a generated set, by trick"
@@ -42,7 +44,7 @@ def add_commands(commands: Any) -> None:
         help="glyph (digits only: learned from drawn glyphs), clip, or a checkpoint of 02_train (.safetensors)",
     )
     _add_clip(kind)
-    kind.set_defaults(command=_baseline_referee, split="test")
+    kind.set_defaults(command=_claimed(_baseline_referee), split="test")
 
 
 def _add_clip(command: argparse.ArgumentParser) -> None:
@@ -67,6 +69,16 @@ def _add_clip(command: argparse.ArgumentParser) -> None:
     command.add_argument("--device", default="auto", help="auto, cpu or cuda")
     command.add_argument("--batch_size", type=int, default=128, help="images or prompts at once (default 128)")
     command.add_argument("--out", type=Path, help="folder of what is written (default: below papermill_runs/baselines)")
+
+
+def _claimed(command: Callable[[argparse.Namespace], None]) -> Callable[[argparse.Namespace], None]:
+    """A command that claims its --out; where it is not given, whoever writes into a folder computes the same."""
+
+    def claimed(options: argparse.Namespace) -> None:
+        with claim_output(options.out.absolute()) if options.out else contextlib.nullcontext():
+            command(options)
+
+    return claimed
 
 
 def _baseline_clip(options: argparse.Namespace) -> None:

@@ -1,6 +1,7 @@
 """Files: written so that each is there whole or not at all, and the names of those that vouch for others."""
 
 import contextlib
+import glob
 import json
 import os
 import platform
@@ -19,10 +20,19 @@ KEY = ".key"  # behind the name of a costly file: what it is a function of
 CUT_OFF = ".part"  # behind the name under which a file is written, until it is whole
 
 
+def cut_off(path: Path) -> Path:
+    """The hidden name, of this process alone, under which a file or folder is written until it is whole."""
+    return path.with_name(f".{_start(path.name)}.{platform.node()}.{os.getpid()}{CUT_OFF}")
+
+
+def _start(name: str) -> str:
+    return name.encode()[:100].decode(errors="ignore")  # a name may be as long as a file system allows
+
+
 @contextlib.contextmanager
-def _whole(path: Path) -> Iterator[BinaryIO]:
+def whole_file(path: Path) -> Iterator[BinaryIO]:
     """A file to write into, which takes its place at `path`, synced, once all is written; an error leaves nothing."""
-    temporary = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}{CUT_OFF}")
+    temporary = cut_off(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with open(temporary, "wb") as file:
@@ -39,7 +49,7 @@ def _whole(path: Path) -> Iterator[BinaryIO]:
 def write_atomic(path: Path, data: bytes) -> None:
     """Write a file so that it is there whole or not at all: temporary name, fsync, rename. InputError: it cannot be written."""
     try:
-        with _whole(path) as file:
+        with whole_file(path) as file:
             file.write(data)
     except OSError as error:
         raise InputError(
@@ -49,7 +59,7 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 def copy_atomic(source: Path, target: Path) -> None:
     """Copy a file so that the copy is there whole or not at all. OSError: one of them cannot be read or written."""
-    with open(source, "rb") as original, _whole(target) as copy:
+    with open(source, "rb") as original, whole_file(target) as copy:
         shutil.copyfileobj(original, copy, 1 << 20)
 
 
@@ -72,12 +82,13 @@ def is_lfs_pointer(path: Path) -> bool:
         return file.read(24) == b"version https://git-lfs."
 
 
-def remove_cut_off(folder: Path) -> None:
-    """Remove what writes that a kill cut off, on this machine, left in a folder."""
-    for left in folder.glob(f".*.{platform.node()}.*{CUT_OFF}"):
+def remove_cut_off(folder: Path, name: str = "") -> None:
+    """Remove what writes that a kill cut off, on this machine, left in a folder: of all files, or of the one of a name."""
+    of = glob.escape(_start(name)) if name else "*"
+    for left in folder.glob(f".{of}.{glob.escape(platform.node())}.*{CUT_OFF}"):
         pid = left.name.removesuffix(CUT_OFF).rpartition(".")[2]
         if not psutil.pid_exists(int(pid)) or int(pid) == os.getpid():
-            left.unlink(missing_ok=True)
+            shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
 
 
 def key_file(path: Path) -> Path:

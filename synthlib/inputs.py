@@ -56,7 +56,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
         line = f", line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "not YAML"
         raise InputError(f"{path}{line}: {problem}; expected well-formed YAML, mend that line.")
-    except (OSError, ValueError, RecursionError) as error:  # ValueError: bytes that are not UTF-8, dates such as 2020-13-01
+    except (
+        OSError,
+        ValueError,
+        RecursionError,
+    ) as error:  # ValueError: bytes that are not UTF-8, dates such as 2020-13-01
         raise InputError(f"cannot read {path}: {error}; expected YAML in UTF-8, what looks like a date in quotes.")
     if not isinstance(value, dict):
         raise InputError(f"{path}: holds {type(value).__name__}; expected a mapping of names to values.")

@@ -5,7 +5,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import filelock
@@ -79,13 +79,30 @@ def _end_orphan(owner: dict, path: Path) -> None:
                     process.kill()
 
 
+def _owner_file(path: Path) -> Path:
+    return path.with_name(f"{path.name}.owner")
+
+
+def _owner(path: Path) -> dict:
+    """What is known of the holder of a lock file; {} while it is just writing that."""
+    try:
+        return json.loads(_owner_file(path).read_text())
+    except (OSError, json.JSONDecodeError):
+        return {}
+
+
+def _named(owner: dict) -> str:
+    if not owner:
+        return "another process"
+    return f"process {owner['process'].partition(':')[0]} of {owner.get('machine', 'an unnamed machine')}"
+
+
 def claim(path: Path, wait: bool = True, check: Callable[[], None] = lambda: None) -> Lock | None:
     """Take the lock file at `path`, waiting for its holder or, with wait=False, returning None if there is one.
 
     While it waits it calls `check`, which may raise. An orphan of an interrupted run is ended. Raises InputError where the
     folder cannot be written, or files in it cannot be locked.
     """
-    owner_file = path.with_name(f"{path.name}.owner")
     lock = filelock.FileLock(path, is_singleton=True)  # a notebook cell run again holds the lock already
     told = False
     while True:
@@ -100,22 +117,39 @@ def claim(path: Path, wait: bool = True, check: Callable[[], None] = lambda: Non
                     "flock), or keep runs elsewhere."
                 )
             owner = {"machine": platform.node(), "process": process_id(), "driver": os.environ.get(DRIVER_VARIABLE)}
-            owner_file.write_text(json.dumps(owner))
+            _owner_file(path).write_text(json.dumps(owner))
             return Lock(lock)
         except filelock.Timeout:
             if not wait:
                 return None
         except OSError as error:
             raise InputError(f"cannot write into {path.parent}: {error.strerror}; give a folder that can be written.")
-        try:
-            owner = json.loads(owner_file.read_text())
-        except (OSError, json.JSONDecodeError):
-            owner = {}  # its holder is just writing it
+        owner = _owner(path)
         if owner:
             _end_orphan(owner, path)
         if owner and not told:
-            who = f"process {owner['process'].partition(':')[0]} of {owner.get('machine', 'an unnamed machine')}"
-            print(f"Waiting for {who}, which works on {path.parent}.", flush=True)
+            print(f"Waiting for {_named(owner)}, which works on {path.parent}.", flush=True)
             told = True
         check()
         time.sleep(0.2)
+
+
+@contextlib.contextmanager
+def claim_output(path: Path, wait: bool = False) -> Iterator[None]:
+    """Claim a file or folder for the command that is about to make it, by a lock file beside it that goes with the claim.
+
+    Where another process has it, and is not to be waited for, InputError says whose it is: of two, each would leave a part.
+    """
+    beside = path.with_name(f".{path.name}.lock")
+    lock = claim(beside, wait)
+    if lock is None:
+        raise InputError(
+            f"{path} is being written by {_named(_owner(beside))}; expected one command at a time: wait for it, or give another "
+            "place."
+        )
+    try:
+        yield
+    finally:
+        for file in (_owner_file(beside), beside):  # before the release, after which it may be somebody else's
+            file.unlink(missing_ok=True)
+        lock.release()

@@ -41,7 +41,8 @@ def transform_of(dataset: str) -> str:
 def feature_space_of(dataset: str) -> str:
     """The feature space in which a data set's images are measured unless others are named, as its YAML says."""
     file = paths.dataset_files().get(dataset)
-    return read_yaml(file).get("feature_space", GENERAL_SPACE) if file else GENERAL_SPACE
+    given = read_yaml(file).get("feature_space", GENERAL_SPACE) if file else GENERAL_SPACE
+    return cast(f"feature_space of data set {dataset}", given, str)
 
 
 def _fill(settings: object, name: str, value: object) -> None:
@@ -269,7 +270,13 @@ class TrainSettings(_FromParameters):
 def protocol_values(protocol: str) -> dict[str, Any]:
     """The parameters that a protocol of experiments/protocols.yaml sets."""
     protocols = read_yaml(paths.protocols_file())
-    return protocols[choose("protocol", protocol, protocols)]
+    values = protocols[choose("protocol", protocol, protocols)]
+    require(isinstance(values, dict), f"protocol {protocol}", values, "a mapping of parameters of 02_train to values")
+    kinds, found = {field.name: field.type for field in dataclasses.fields(TrainSettings)}, {}
+    for name, value in values.items():
+        kind = kinds[choose(f"parameter in protocol {protocol}", name, kinds)]
+        found[name] = cast(f"{name} of protocol {protocol}", value, kind)
+    return found
 
 
 @dataclass(frozen=True)

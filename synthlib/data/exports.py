@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -16,6 +15,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from synthlib import digests, paths
+from synthlib.data.datasets import check_class_names
 from synthlib.data.describe import read_rows
 from synthlib.data.shards import (
     PNG,
@@ -27,8 +27,9 @@ from synthlib.data.shards import (
     read_table,
     shard_classes,
 )
-from synthlib.files import write_atomic
+from synthlib.files import cut_off, remove_cut_off, whole_file, write_atomic
 from synthlib.inputs import InputError
+from synthlib.locks import claim_output
 from synthlib.progress import progress
 
 NPZ_BYTES = 4_000_000_000  # a packed .npz is made and read in one piece, in memory
@@ -42,29 +43,43 @@ def write_image_folder(shards: Sequence[Path], outdir: Path) -> int:
 
     torchvision's ImageFolder reads it. Images that are there already stay, and are told of where these shards do not hold them.
     """
-    count, there = 0, set(outdir.glob("*/*.png"))
-    for name, data in _png_files(shards):
+    names, there = _file_names(_facts(shards)), set(outdir.glob("*/*.png"))
+    for name, data in _png_files(shards, names):
         path = outdir / name
         if not path.is_file() or path.read_bytes() != data:
             write_atomic(path, data)
         there.discard(path)
-        count += 1
     if there:
         print(f"{len(there)} other images lie in {outdir}, from an earlier call; delete them if you do not want them.")
-    return count
+    return len(names)
 
 
-def _png_files(shards: Sequence[Path]) -> Iterator[tuple[str, bytes]]:
-    """(<class>/<image_id>.png, bytes) of each image: of PNGs their own bytes, of JPEGs their pixels."""
-    seen: set[str] = set()
+def _file_names(rows: pa.Table) -> list[str]:
+    """<class>/<image_id>.png of each row. InputError: one cannot name a file, or is there twice."""
+    check_class_names(shard_classes(rows), "")
+    ids = rows["image_id"].to_pylist()
+    again = {i for i, count in Counter(ids).items() if count > 1}
+    if wrong := [i for i in ids if i in again or not is_file_name(i) or len(f"{i}.png".encode()) > 255]:
+        raise InputError(
+            f"{wrong[0][:60]!r} cannot name a file, or is there twice; expected image_ids of at most 251 bytes, each once: "
+            "import the set anew, from a folder or file of a shorter name."
+        )
+    return [f"{name}/{i}.png" for name, i in zip(rows["class"].to_pylist(), ids, strict=True)]
+
+
+def _png_files(shards: Sequence[Path], names: list[str]) -> Iterator[tuple[str, bytes]]:
+    """(name, bytes) of each image's file: of PNGs their own bytes, of JPEGs their pixels. InputError: other rows than `names`."""
+    left = iter(names)
+    changed = InputError("the set was made anew meanwhile; expected it to stay as it is: give the command once more.")
     for row in _rows(shards, ["image", "class", "image_id"]):
-        if row["image_id"] in seen or not is_file_name(row["image_id"]) or not is_file_name(row["class"]):
+        name, data = f"{row['class']}/{row['image_id']}.png", row["image"]["bytes"]
+        if name != next(left, None):
             raise InputError(
-                f"{row['class']}/{row['image_id']} cannot name a file, or is there twice; import the set anew."
+                "the set was made anew meanwhile; expected it to stay as it is: give the command once more."
             )
-        seen.add(row["image_id"])
-        data = row["image"]["bytes"]
-        yield f"{row['class']}/{row['image_id']}.png", data if data.startswith(PNG) else encode_png(decode_image(data))
+        yield name, data if data.startswith(PNG) else encode_png(decode_image(data))
+    if next(left, None) is not None:
+        raise changed
 
 
 def _rows(shards: Sequence[Path], columns: list[str]) -> Iterator[dict[str, Any]]:
@@ -81,45 +96,56 @@ def _facts(shards: Sequence[Path]) -> pa.Table:
 def _whole(outdir: Path) -> Iterator[Path]:
     """A hidden folder to write into, that becomes `outdir` when all is written, and goes if anything ends it early.
 
-    InputError where something lies in `outdir`: an export never mixes with it.
+    InputError where something lies in `outdir`, or another process writes it: an export never mixes with it.
     """
-    if outdir.exists() and (not outdir.is_dir() or any(outdir.iterdir())):
+    part = cut_off(outdir)
+    with claim_output(outdir):
+        if outdir.exists() and (not outdir.is_dir() or any(outdir.iterdir())):
+            raise InputError(
+                f"{outdir} is there already; expected a new or an empty folder: give another, or delete that one."
+            )
+        try:
+            remove_cut_off(outdir.parent, outdir.name)
+            part.mkdir()
+            yield part
+            if outdir.exists():
+                outdir.rmdir()
+            part.rename(outdir)
+        except OSError as error:
+            raise _cannot_write(outdir, error)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+
+
+def _check_count(outdir: Path, found: int, expected: int) -> None:
+    """InputError, unless all images are there that shall be; somebody else may have been at them."""
+    if found != expected:
         raise InputError(
-            f"{outdir} is there already; expected a new or an empty folder: give another, or delete that one."
+            f"{found} of {expected} images were written to {outdir}; expected all: give the command once more."
         )
-    part = outdir.with_name(f".{outdir.name}.part")
-    shutil.rmtree(part, ignore_errors=True)  # of a call that was killed
-    try:
-        part.mkdir(parents=True)
-        yield part
-        if outdir.exists():
-            outdir.rmdir()
-        part.rename(outdir)
-    except OSError as error:
-        raise _cannot_write(outdir, error)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def export_folder(shards: Sequence[Path], outdir: Path, below: str = "") -> int:
     """Class folders of PNGs in OUTDIR, and beside it OUTDIR.csv with a row for each image (prompt, guidance, seed, ...).
 
     Nothing but class folders is inside, because torchvision's ImageFolder takes any folder for a class. below: "eurosat/2750"
-    for the authors' EuroSAT sets, which torchvision's EuroSAT reads with root OUTDIR.
+    for the authors' EuroSAT sets, which torchvision's EuroSAT reads with root OUTDIR. The table comes first: one of the same
+    bytes is of a call that was killed between the two.
     """
-    names, table = [], outdir.with_name(f"{outdir.name}.csv")
-    if table.exists():
-        raise InputError(
-            f"{table} is there already, where the images' prompts would go; give another folder, or move it away."
-        )
+    rows, table = _facts(shards), outdir.with_name(f"{outdir.name}.csv")
+    names = _file_names(rows)
+    files = [f"{below}/{name}" if below else name for name in names]
+    pyarrow.csv.write_csv(rows.add_column(0, "file", pa.array(files)), sink := io.BytesIO())
     with _whole(outdir) as part:
-        for name, data in _png_files(shards):
+        if table.exists() and not (table.is_file() and table.read_bytes() == sink.getvalue()):
+            raise InputError(
+                f"{table} is there already, where the images' prompts would go; give another folder, or move it away."
+            )
+        for name, data in _png_files(shards, names):
             path = part / below / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
-            names.append(path.relative_to(part).as_posix())
-        sink = io.BytesIO()
-        pyarrow.csv.write_csv(_facts(shards).add_column(0, "file", pa.array(names)), sink)
+        _check_count(outdir, sum(1 for _ in part.rglob("*.png")), len(names))
         write_atomic(table, sink.getvalue())
     return len(names)
 
@@ -132,15 +158,29 @@ def export_npz(shards: Sequence[Path], path: Path) -> int:
     """
     if path.suffix != ".npz":
         raise InputError(f"{path} has no .npz at its end; expected the name of a new .npz file.")
-    if path.exists():
-        raise InputError(
-            f"{path} is there already; expected the name of a new .npz file: give another, or delete that one."
-        )
     size = sum(shard.stat().st_size for shard in shards)
     if size > NPZ_BYTES:
         raise InputError(
             f"the set has {size / 1e9:.1f} GB; expected at most 4 for one .npz: export to huggingface or folder."
         )
+    with claim_output(path):
+        if path.exists():
+            raise InputError(
+                f"{path} is there already; expected the name of a new .npz file: give another, or delete that one."
+            )
+        remove_cut_off(path.parent, path.name)
+        arrays = _packed(shards)
+        _check_count(path, len(arrays["offsets"]) - 1, len(arrays["labels"]))
+        try:
+            with whole_file(path) as file:
+                np.savez(file, **arrays)
+        except OSError as error:
+            raise _cannot_write(path, error)
+    return len(arrays["labels"])
+
+
+def _packed(shards: Sequence[Path]) -> dict[str, np.ndarray]:
+    """The arrays of a packed .npz."""
     rows, table = _facts(shards), pa.BufferOutputStream()
     pq.write_table(rows.replace_schema_metadata(None), table, compression="zstd")
     encoded = [row["image"]["bytes"] for row in _rows(shards, ["image"])]
@@ -150,20 +190,7 @@ def export_npz(shards: Sequence[Path], path: Path) -> int:
         joined[offsets[number] : offsets[number + 1]] = np.frombuffer(encoded[number], np.uint8)
         encoded[number] = b""
     arrays = {"encoded": joined, "offsets": offsets, "labels": rows["label"].to_numpy()}
-    arrays |= {"class_names": np.array(shard_classes(rows)), "rows": np.frombuffer(table.getvalue(), np.uint8)}
-    part = path.with_name(f".{path.name}.part")
-    try:
-        part.parent.mkdir(parents=True, exist_ok=True)
-        with open(part, "wb") as file:
-            np.savez(file, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError as error:
-        raise _cannot_write(path, error)
-    finally:
-        part.unlink(missing_ok=True)
-    return len(encoded)
+    return arrays | {"class_names": np.array(shard_classes(rows)), "rows": np.frombuffer(table.getvalue(), np.uint8)}
 
 
 def _cannot_write(place: Path, error: OSError) -> InputError:
@@ -182,6 +209,7 @@ def export_huggingface(shards: Sequence[Path], outdir: Path, receipt: dict[str, 
         files = {f"train-{i:05d}-of-{len(shards):05d}.parquet": shard for i, shard in enumerate(shards)}
         for name, shard in progress(files.items(), "export", len(files), "shard"):
             copy_shard(shard, part / "data" / name, shard_classes(rows))
+        _check_count(outdir, sum(pq.read_metadata(file).num_rows for file in part.glob("data/*")), len(rows))
         written = {name: part / "data" / name for name in files}
         card = data_card(rows, outdir.name, receipt, licence, written)
         (part / "README.md").write_text(card, encoding="utf-8")

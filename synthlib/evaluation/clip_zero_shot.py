@@ -18,9 +18,9 @@ import torch
 from torch.nn import functional as F
 
 from synthlib import digests, hub, paths
-from synthlib.data.datasets import read_spec
+from synthlib.data.datasets import check_distinct, read_spec
 from synthlib.devices import device_named
-from synthlib.inputs import InputError, choose, read_yaml
+from synthlib.inputs import InputError, choose, read_yaml, text
 from synthlib.progress import progress
 
 PROMPTS = ("clip", "ours")
@@ -291,6 +291,8 @@ def read_prompts(dataset: str, classes: Sequence[str], prompts: str = "clip") ->
     """
     if choose("prompts", prompts, PROMPTS) == "ours":
         spec = read_spec(dataset, list(classes))
+        if "base_class" not in spec.templates:
+            raise InputError(f"data set {dataset!r} has no template for base_class; expected one: add it to its file.")
         return [spec.classes[name] for name in classes], [spec.templates["base_class"].replace("{class}", "{}")]
     file = paths.root() / "experiments" / "clip_prompts.yaml"
     known = read_yaml(file)
@@ -299,11 +301,21 @@ def read_prompts(dataset: str, classes: Sequence[str], prompts: str = "clip") ->
             f"{file.name} has no prompts for data set {dataset!r}, only for {', '.join(known)}; expected them there: write "
             "them, or take --prompts ours."
         )
-    words = {str(name): str(value) for name, value in known[dataset]["classes"].items()}
+    kinds = {"classes": dict, "templates": list}
+    if not all(isinstance(known[dataset].get(key), kind) for key, kind in kinds.items()):
+        raise InputError(
+            f"{file.name} lacks classes or templates of {dataset}; expected a mapping and a list: add them."
+        )
+    words = {
+        name: text(f"class {name} of {dataset} in {file.name}", value)
+        for name, value in known[dataset]["classes"].items()
+    }
     without = [name for name in classes if not words.get(name, "").strip()]
     if without:
         raise InputError(
             f"{file.name} has no words for class {', '.join(without)} of {dataset}; expected words for every class: write "
             "them there, or take --prompts ours."
         )
-    return [words[name] for name in classes], [str(template) for template in known[dataset]["templates"]]
+    check_distinct((words[name], name) for name in classes)
+    templates = [text(f"a template of {dataset} in {file.name}", given) for given in known[dataset]["templates"]]
+    return [words[name] for name in classes], templates

@@ -12,6 +12,7 @@ import jinja2
 from synthlib import paths
 from synthlib.files import read_json, write_atomic, write_json
 from synthlib.inputs import InputError, choose, read_yaml
+from synthlib.locks import claim_output
 from synthlib.page.cards import Card, Download, FiguresRun, as_download, figures_runs, make_cards
 from synthlib.page.gallery import Gallery, Mistakes, galleries, mistakes
 from synthlib.page.notebooks import write_pages
@@ -135,15 +136,16 @@ def write_report(name: str, reference: bool = False) -> Path:
     file = paths.report_file(name)
     file = file.with_name(REFERENCE) if reference else file
     html = render("report.html.j2", page=page)
-    if not reference:
-        cards: dict[str, list[str]] = {}
-        for card in page.cards:
-            for step in (*card.steps, *filter(None, [card.step])):
-                cards.setdefault(step.run_dir, []).append(card.id)
-        write_pages([step.run_dir for step in page.steps], file.parent / "pages", page.title, cards)
-    write_json(file.with_suffix(".json"), _summary(page, file))
-    write_atomic(file, html.encode())  # last of these: where it is, they are
-    write_index()
+    with claim_output(file, wait=True):
+        if not reference:
+            cards: dict[str, list[str]] = {}
+            for card in page.cards:
+                for step in (*card.steps, *filter(None, [card.step])):
+                    cards.setdefault(step.run_dir, []).append(card.id)
+            write_pages([step.run_dir for step in page.steps], file.parent / "pages", page.title, cards)
+        write_json(file.with_suffix(".json"), _summary(page, file))
+        write_atomic(file, html.encode())  # last of these: where it is, they are
+        write_index()
     return file
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from synthlib.inputs import InputError, choose, read_yaml
+from synthlib.inputs import InputError, choose, read_yaml, text
 from synthlib.names import EVALUATION_MODES, TRICKS
 from synthlib.results import MODE_LABELS, known, statistics, trick_label, varying
 from synthlib.results.cells import Condition, count_text, estimate_text, p_text, unrun, without_empty
@@ -27,8 +27,10 @@ def read_claims(path: str | Path) -> pd.DataFrame:
     """
     table = []
     for dataset, claims in read_yaml(Path(path)).items():
+        if not isinstance(claims, list) or not all(isinstance(claim, dict) for claim in claims):
+            raise InputError(f"{path}: {dataset} has {claims!r:.60}; expected a list of claims.")
         for claim in claims:
-            row = {"dataset": dataset, **claim}
+            row = {"dataset": dataset} | {key: text(f"{path}: {key} of {dataset}", claim[key]) for key in claim}
             if set(row) != set(CLAIM_COLUMNS):
                 raise InputError(
                     f"{path}: a claim of {dataset} has {', '.join(claim)}; expected {', '.join(CLAIM_COLUMNS[1:])}."

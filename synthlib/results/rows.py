@@ -9,7 +9,7 @@ from safetensors.numpy import load_file
 
 from synthlib import paths, receipts
 from synthlib.files import read_json
-from synthlib.inputs import InputError
+from synthlib.inputs import InputError, cast, require
 from synthlib.names import BEST_MODE
 from synthlib.results import VARIANTS, mode_order, trick_label, trick_order, variant_order, variant_words, varying
 
@@ -238,13 +238,17 @@ def read_published(path: str | Path) -> pd.DataFrame:
         raise InputError(
             f"{path} is missing; expected the published values: restore experiments/published.csv from the checkout."
         )
-    published = pd.read_csv(path, keep_default_na=False)
+    published = pd.read_csv(path, keep_default_na=False, dtype={"accuracy_percent": str})
     lacking = {"dataset", "method", "classifier", "accuracy_percent", "setting", "source"} - set(published.columns)
     if lacking:
         raise InputError(
             f"{path} lacks the columns {', '.join(sorted(lacking))}; expected those: restore it from the checkout."
         )
-    return published
+    numbers = [cast(f"accuracy_percent in {path}, line {line}", value, float)
+               for line, value in enumerate(published["accuracy_percent"], 2)]  # fmt: skip
+    for line, number in enumerate(numbers, 2):
+        require(0 <= number <= 100, f"accuracy_percent in {path}, line {line}", number, "a percentage, 0 to 100")
+    return published.assign(accuracy_percent=numbers)
 
 
 def in_order(rows: pd.DataFrame) -> pd.DataFrame:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from synthlib import paths
-from synthlib.inputs import InputError, choose, read_yaml
+from synthlib.inputs import InputError, cast, choose, read_yaml, require, text
 from synthlib.names import REAL_TRICKS, TRICKS, architecture_name, condition_name
 from synthlib.settings import SETTINGS
 
@@ -75,19 +75,18 @@ class Experiment:
 
 def read_results() -> dict[str, Result]:
     """Every table and figure that experiments/results.yaml defines."""
-    found = {}
+    found, file = {}, paths.results_file().name
     for name, content in read_yaml(paths.results_file()).items():
-        vary = {condition_name(trick): choose("axis", axis, AXES) for trick, axis in content.get("vary", {}).items()}
+        content, of = _mapping({name: content}, name, file), f"of {name} in {file}"
+        words = {key: text(f"{key} {of}", content.get(key)) for key in ("title", "claim", "file", "stage")}
+        vary = _mapping(content, "vary", file)
         found[name] = Result(
+            **words | {"stage": choose("stage", words["stage"], paths.STEPS)},
             id=name,
-            title=content["title"],
-            claim=content["claim"],
-            file=content["file"],
-            stage=choose("stage", content["stage"], paths.STEPS),
-            tricks=tuple(condition_name(trick) for trick in content.get("tricks", ())),
-            vary=vary,
-            measures=tuple(content.get("measures", ())),
-            features=content.get("features", False),
+            tricks=tuple(condition_name(trick) for trick in cast(f"tricks {of}", content.get("tricks", []), list)),
+            vary={condition_name(trick): choose("axis", axis, AXES) for trick, axis in vary.items()},
+            measures=tuple(cast(f"measures {of}", content.get("measures", []), list)),
+            features=cast(f"features {of}", content.get("features", False), bool),
         )
     return found
 
@@ -98,19 +97,15 @@ def read_experiment(name: str) -> Experiment:
     content = read_yaml(paths.experiment_file(choose("experiment", name, paths.experiment_names())))
     for key in content:
         choose(f"key in {file.name}", key, sorted(KEYS))
-    kinds = {"title": (str,), "note": (str,), "results": (list,), "datasets": (list,), "architectures": (list, dict)}
-    for key, expected in kinds.items():
-        if not isinstance(content.get(key), expected) or not content[key]:
-            kind = " or ".join(kind.__name__ for kind in expected)
-            given = repr(content[key]) if key in content else "missing"
-            raise InputError(f"{file}: {key} is {given}; expected a {kind}, see experiments/pocket.yaml.")
+    for key, kind in {"title": str, "note": str, "results": list, "datasets": list, "tricks": list}.items():
+        if key != "tricks" or key in content:  # all, where it is left out
+            content[key] = cast(f"{key} in {file}", content.get(key), kind)
+            require(bool(content[key]), f"{key} in {file}", content[key], "some, see experiments/pocket.yaml")
     for dataset in content["datasets"]:
         choose("data set", dataset, paths.dataset_files())
     known = read_results()
     wanted = [choose("result", result, known) for result in content["results"]]
     tricks = content.get("tricks", [*TRICKS, *REAL_TRICKS])
-    if not isinstance(tricks, list) or not tricks:
-        raise InputError(f"{file}: tricks is {tricks!r}; expected a list of some, or leave the line out for all.")
     special = {key: _mapping(content, key, file.name) for key in SPECIAL}
     names = {"by_dataset": content["datasets"]}
     names |= {"by_trick": sorted({t for r in known.values() for t in (*r.tricks, *r.vary)})}
@@ -127,7 +122,7 @@ def read_experiment(name: str) -> Experiment:
         results=tuple(known[result] for result in wanted),
         datasets=tuple(content["datasets"]),
         tricks=tuple(condition_name(trick) for trick in tricks),
-        architectures=_architectures(content["architectures"], wanted, file.name),
+        architectures=_architectures(content.get("architectures"), wanted, file.name),
         replicates=_replicates(_mapping(content, "replicates", file.name), wanted, file.name),
         vary=_vary(_mapping(content, "vary", file.name), file.name),
         sets=choose(f"sets in {file.name}", content.get("sets", "drawn"), ("drawn", "hosted")),
@@ -150,7 +145,7 @@ def _replicates(of: dict[str, int], wanted: list[str], file: str) -> dict[str, i
         choose(f"result under replicates in {file}", result, [*wanted, OTHERS])
     found = {result: of.get(result, of.get(OTHERS)) for result in wanted if of}
     for result, number in found.items():
-        if not isinstance(number, int) or number < 1:
+        if type(number) is not int or number < 1:  # True is an int, too
             raise InputError(f"{file}: replicates of {result} is {number!r}; expected a number under it or {OTHERS}.")
     return found
 
@@ -161,6 +156,8 @@ def _vary(given: dict[str, list], file: str) -> dict[str, tuple]:
         choose(f"axis under vary in {file}", axis, AXES)
         if not isinstance(values, list) or not values:
             raise InputError(f"{file}: {axis} under vary is {values!r}; expected a list of values.")
+        for value in values:
+            cast(f"{axis} under vary in {file}", value, {"guidance": float, "images_per_class": int}.get(axis, str))
     return {axis: tuple(values) for axis, values in given.items()}
 
 
@@ -171,11 +168,12 @@ def _architectures(given: list | dict[str, list], wanted: list[str], file: str) 
         choose(f"result under architectures in {file}", result, [*wanted, OTHERS])
     for result in wanted:
         named = of.get(result, of.get(OTHERS))
-        if not isinstance(named, list) or not named or not all(isinstance(name, str) for name in named):
+        if not isinstance(named, list) or not named:
             raise InputError(
                 f"{file}: no architectures for {result}; expected a list under {result} or under {OTHERS}."
             )
-    return {result: tuple(architecture_name(name) for name in of.get(result, of.get(OTHERS))) for result in wanted}
+    named = {result: cast(f"architectures in {file}", of.get(result, of.get(OTHERS)), list) for result in wanted}
+    return {result: tuple(architecture_name(name) for name in names) for result, names in named.items()}
 
 
 def _mapping(content: dict[str, Any], key: str, file: str) -> dict[str, Any]:
