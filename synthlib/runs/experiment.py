@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from synthlib import paths
-from synthlib.inputs import InputError, cast, choose, read_yaml, require, text
+from synthlib.inputs import InputError, cast, choose, read_yaml, text
 from synthlib.names import REAL_TRICKS, TRICKS, architecture_name, condition_name
 from synthlib.settings import SETTINGS
 
@@ -97,15 +97,21 @@ def read_experiment(name: str) -> Experiment:
     content = read_yaml(paths.experiment_file(choose("experiment", name, paths.experiment_names())))
     for key in content:
         choose(f"key in {file.name}", key, sorted(KEYS))
-    for key, kind in {"title": str, "note": str, "results": list, "datasets": list, "tricks": list}.items():
-        if key != "tricks" or key in content:  # all, where it is left out
-            content[key] = cast(f"{key} in {file}", content.get(key), kind)
-            require(bool(content[key]), f"{key} in {file}", content[key], "some, see experiments/pocket.yaml")
+    kinds = {"title": (str,), "note": (str,), "results": (list,), "datasets": (list,), "architectures": (list, dict)}
+    for key, expected in kinds.items():
+        if not isinstance(content.get(key), expected) or not content[key]:
+            kind = " or ".join(kind.__name__ for kind in expected)
+            given = repr(content[key]) if key in content else "missing"
+            raise InputError(f"{file}: {key} is {given}; expected a {kind}, see experiments/pocket.yaml.")
+    tricks = content.get("tricks", [*TRICKS, *REAL_TRICKS])
+    if not isinstance(tricks, list) or not tricks:
+        raise InputError(f"{file}: tricks is {tricks!r}; expected a list of some, or leave the line out for all.")
+    for key in ("results", "datasets", "tricks"):
+        cast(f"{key} in {file}", content.get(key, tricks), list)  # of texts
     for dataset in content["datasets"]:
         choose("data set", dataset, paths.dataset_files())
     known = read_results()
     wanted = [choose("result", result, known) for result in content["results"]]
-    tricks = content.get("tricks", [*TRICKS, *REAL_TRICKS])
     special = {key: _mapping(content, key, file.name) for key in SPECIAL}
     names = {"by_dataset": content["datasets"]}
     names |= {"by_trick": sorted({t for r in known.values() for t in (*r.tricks, *r.vary)})}
@@ -122,7 +128,7 @@ def read_experiment(name: str) -> Experiment:
         results=tuple(known[result] for result in wanted),
         datasets=tuple(content["datasets"]),
         tricks=tuple(condition_name(trick) for trick in tricks),
-        architectures=_architectures(content.get("architectures"), wanted, file.name),
+        architectures=_architectures(content["architectures"], wanted, file.name),
         replicates=_replicates(_mapping(content, "replicates", file.name), wanted, file.name),
         vary=_vary(_mapping(content, "vary", file.name), file.name),
         sets=choose(f"sets in {file.name}", content.get("sets", "drawn"), ("drawn", "hosted")),
@@ -151,14 +157,16 @@ def _replicates(of: dict[str, int], wanted: list[str], file: str) -> dict[str, i
 
 
 def _vary(given: dict[str, list], file: str) -> dict[str, tuple]:
-    """Axis -> its values."""
+    """Axis -> its values, of guidance as they are written: they are part of names."""
+    found = {}
     for axis, values in given.items():
         choose(f"axis under vary in {file}", axis, AXES)
         if not isinstance(values, list) or not values:
             raise InputError(f"{file}: {axis} under vary is {values!r}; expected a list of values.")
-        for value in values:
-            cast(f"{axis} under vary in {file}", value, {"guidance": float, "images_per_class": int}.get(axis, str))
-    return {axis: tuple(values) for axis, values in given.items()}
+        kind = {"guidance": float, "images_per_class": int}.get(axis, str)
+        typed = [cast(f"{axis} under vary in {file}", value, kind) for value in values]
+        found[axis] = tuple(values if axis == "guidance" else typed)
+    return found
 
 
 def _architectures(given: list | dict[str, list], wanted: list[str], file: str) -> dict[str, tuple[str, ...]]:
@@ -168,12 +176,11 @@ def _architectures(given: list | dict[str, list], wanted: list[str], file: str) 
         choose(f"result under architectures in {file}", result, [*wanted, OTHERS])
     for result in wanted:
         named = of.get(result, of.get(OTHERS))
-        if not isinstance(named, list) or not named:
+        if not isinstance(named, list) or not named or not all(isinstance(name, str) for name in named):
             raise InputError(
                 f"{file}: no architectures for {result}; expected a list under {result} or under {OTHERS}."
             )
-    named = {result: cast(f"architectures in {file}", of.get(result, of.get(OTHERS)), list) for result in wanted}
-    return {result: tuple(architecture_name(name) for name in names) for result, names in named.items()}
+    return {result: tuple(architecture_name(name) for name in of.get(result, of.get(OTHERS))) for result in wanted}
 
 
 def _mapping(content: dict[str, Any], key: str, file: str) -> dict[str, Any]:
