@@ -258,6 +258,35 @@ def test_a_training_that_was_interrupted_ends_with_the_same_bytes(places, traine
         assert (tmp_path / name).read_bytes() == (trained / name).read_bytes()
 
 
+@pytest.mark.parametrize("name", ["", LAST, "model.pt"])
+def test_of_two_trainings_into_one_place_one_is_refused(places, tmp_path, monkeypatch, capsys, name):
+    """Also where only the checkpoint of the best epoch would be the same."""
+    import os
+    import signal
+
+    began, real = os.pipe(), training.train
+
+    def waits(*_, **__):
+        os.write(began[1], b"x")
+        signal.pause()
+
+    monkeypatch.setattr(training, "train", waits)
+    if (other := os.fork()) == 0:
+        run("train", places, "--model_path", tmp_path)
+        os._exit(0)
+    os.read(began[0], 1)
+    monkeypatch.setattr(training, "train", real)
+    try:
+        assert run("train", places, "--model_path", tmp_path / name) == 2
+        assert f"process {other}" in one_line(capsys)
+    finally:
+        os.kill(other, signal.SIGKILL)
+        os.waitpid(other, 0)
+    if not name:
+        assert run("train", places, "--model_path", tmp_path) == 0
+        assert sorted(path.name for path in tmp_path.iterdir()) == [BEST, "trained_model.csv", LAST]
+
+
 def test_a_state_of_other_settings_is_not_gone_on_with_and_it_says_so(places, trained, tmp_path, capsys):
     (tmp_path / "trained_model.state").write_bytes((trained / LAST).read_bytes())
     assert run("train", places, "--model_path", tmp_path) == 0

@@ -194,6 +194,122 @@ def test_an_export_that_is_cut_off_leaves_nothing(drawn, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+def forked(work):
+    """Another process that does this work, whose result is its exit code; its pid."""
+    pid = os.fork()
+    if pid == 0:
+        code = 99
+        try:
+            code = work()
+        finally:
+            os._exit(code)
+    return pid
+
+
+def exit_code(pid):
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+KINDS = {"folder": ["out", "out.csv"], "eurosat": ["out", "out.csv"], "huggingface": ["out"], "npz": ["out.npz"]}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_of_two_exports_into_one_place_one_is_refused_and_the_other_whole(drawn, tmp_path, monkeypatch, capsys, kind):
+    from synthlib.data import exports
+
+    out, real = tmp_path / KINDS[kind][0], exports.progress
+    began, goes_on = os.pipe(), os.pipe()
+
+    def waits(*given, **named):
+        os.write(began[1], b"x")
+        os.read(goes_on[0], 1)
+        return real(*given, **named)
+
+    command = ["export", str(drawn), str(out), "--to", kind]
+    monkeypatch.setattr(exports, "progress", waits)
+    other = forked(lambda: cli.main(command))
+    os.read(began[0], 1)
+    monkeypatch.setattr(exports, "progress", real)
+    assert cli.main(command) == 2
+    said = capsys.readouterr().err
+    assert f"process {other}" in said and said.count("\n") == 1
+    os.write(goes_on[1], b"x")
+    assert exit_code(other) == 0
+    assert len(open_source(out).items) == 24 and sorted(os.listdir(tmp_path)) == KINDS[kind]
+
+
+@pytest.mark.parametrize(
+    ("kind", "renames"), [("folder", 0), ("folder", 1), ("eurosat", 1), ("huggingface", 0), ("npz", 0)]
+)
+@pytest.mark.parametrize("begun", [True, False])
+def test_an_export_that_was_killed_goes_on_by_the_same_command(drawn, tmp_path, monkeypatch, kind, renames, begun):
+    """Killed after so many renames, before the next; or, not `begun`, before the first image."""
+    from synthlib.data import exports
+
+    def killed_at(name, left):
+        real = getattr(os, name)
+
+        def rename(*given):
+            if not left:
+                os._exit(9)
+            left.pop()
+            return real(*given)
+
+        monkeypatch.setattr(os, name, rename)
+
+    def killed():
+        if begun:
+            left = [1] * renames
+            killed_at("replace", left)
+            killed_at("rename", left)
+        else:
+            monkeypatch.setattr(exports, "progress", lambda *_, **__: os._exit(9))
+        return cli.main(command)
+
+    out = tmp_path / KINDS[kind][0]
+    command = ["export", str(drawn), str(out), "--to", kind]
+    assert exit_code(forked(killed)) == 9 and not out.exists()
+    assert cli.main(command) == 0
+    assert len(open_source(out).items) == 24 and sorted(os.listdir(tmp_path)) == KINDS[kind]
+
+
+def test_images_that_vanish_while_they_are_written_are_missed(drawn, tmp_path, monkeypatch, capsys):
+    from synthlib.data import exports
+
+    def tidied(*given, **named):
+        yield from progress(*given, **named)
+        next(tmp_path.glob(".out.*/one/*.png")).unlink()
+
+    progress = exports.progress
+    monkeypatch.setattr(exports, "progress", tidied)
+    assert cli.main(["export", str(drawn), str(tmp_path / "out"), "--to", "folder"]) == 2
+    assert "23 of 24 images" in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "name", ["a" * 230, "\u0926" * 80, "a\nb", "a\tb", "a/b", "..", " a", "a\u00a0", "A", "a_\u0065\u0301"]
+)
+def test_a_class_that_can_name_no_folder_is_refused_before_anything_is_made(tmp_path, capsys, name):
+    outdir = tmp_path / "out"
+    words = ["--classes", "a", "a \u00e9", name, "--trick", "class_prompt", "--outdir", str(outdir)]
+    assert cli.main(["generate", *words, "--device", "cpu"]) == 2
+    said = capsys.readouterr().err
+    assert "class" in said and said.count("\n") == 1 and not list(tmp_path.iterdir())
+    images = [encoded(np.zeros((6, 6, 3), np.uint8))] * 2
+    names = np.array(["a \u00e9", "a", name])
+    np.savez(tmp_path / "others.npz", encoded=np.frombuffer(b"".join(images), np.uint8), labels=np.array([0, 2]),
+             offsets=np.cumsum([0, *map(len, images)]), class_names=names)  # fmt: skip
+    assert cli.main(["import", str(tmp_path / "others.npz"), str(tmp_path / "set")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1 and not (tmp_path / "set").exists()
+
+
+def test_the_longest_class_name_gets_its_files(tmp_path):
+    name = "\u0926" * 65
+    write_folder(tmp_path / "mine", {name: 2, "b": 1})
+    files = import_set(open_source(tmp_path / "mine"), tmp_path / "set")
+    assert export_folder(files, tmp_path / "out") == 3 and len(list((tmp_path / "out" / name).iterdir())) == 2
+
+
 # --- imports ----------------------------------------------------------------------------------------------------------
 
 

@@ -2,8 +2,9 @@
 
 import pytest
 
+from synthlib.data.datasets import read_spec
 from synthlib.files import read_json
-from synthlib.inputs import InputError
+from synthlib.inputs import InputError, cast, read_yaml
 from synthlib.names import TRICKS
 from synthlib.runs.experiment import complete, read_experiment, read_results
 from synthlib.runs.steps import parse_cell, plan_steps
@@ -286,3 +287,147 @@ def test_a_table_has_only_the_conditions_that_it_wants():
     assert len(only(rows, settings.conditions("T2"))) == 2 and only(rows, []) is rows
     with pytest.raises(InputError, match="nothing was evaluated"):
         only(None, [])
+
+
+# --- what YAML and JSON make of what was written -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{yes: yes, no: no}", "line 1: YAML reads yes as True, not as text; put it in quotes"),
+        ("a: 1\n001: cat", "line 2: YAML reads 001 as 1, not as text"),
+        ("{12:30: x}", "12:30 as 750"),
+        ("{on: a, 01: b}", "reads on as True"),
+        ("{cat: cat, no: no}", "reads no as False"),
+        ("{1e+3: a, 1.0: a}", "reads 1.0 as 1.0"),
+        ("{~: a}", "reads ~ as None"),
+        ("{2020-01-01: a}", "as datetime.date"),
+        ("{2020-13-01: a}", "month must be in"),
+        ("{? [a, b] : c}", "not as text"),
+        ("{1: a, '1': b}", "line 1: 1 is there twice"),
+        ("a: 1\nb: {c: 1, d: 2,\n  c: 3}", "line 3: c is there twice"),
+        ("seed: 010", "reads 010 as 8; write 8, or put it in quotes"),
+        ("seed: [0x1F]", "reads 0x1F as 31"),
+        ("seed: 1_000", "reads 1_000 as 1000"),
+        ("seed: 1:30.5", "reads 1:30.5 as 90.5"),
+        ("a: \ud800".encode("utf-8", "surrogatepass"), "cannot read"),
+    ],
+)  # fmt: skip
+def test_yaml_that_is_read_as_something_else_is_refused(tmp_path, text, said):
+    (tmp_path / "a.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(InputError, match=said) as error:
+        read_yaml(tmp_path / "a.yaml")
+    assert "a.yaml" in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("{0: cat, 10: 7}", {"0": "cat", "10": 7}),
+        ("{'001': a, \"yes\": b, 0o17: c}", {"001": "a", "yes": "b", "0o17": "c"}),
+        ("{a: yes, b: 1.5e-3, c: [-3, ~]}", {"a": True, "b": 1.5e-3, "c": [-3, None]}),
+        ("a: &a {b: 1, c: 2}\nd: &d {<<: *a, c: 3}\ne: {<<: *d, f: 4}", {
+            "a": {"b": 1, "c": 2}, "d": {"b": 1, "c": 3}, "e": {"b": 1, "c": 3, "f": 4}}),
+    ],
+)  # fmt: skip
+def test_yaml_that_is_what_it_looks_like_is_read(tmp_path, text, value):
+    (tmp_path / "a.yaml").write_text(text)
+    assert read_yaml(tmp_path / "a.yaml") == value
+
+
+NO = object()
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "found"),
+    [
+        (4, int, 4), (4.0, int, 4), ("4", int, 4), ("1e3", int, 1000), (-(2**62), int, -(2**62)),
+        (4.9, int, NO), ("4.9", int, NO), (True, int, NO), ("True", int, NO), ("0x10", int, NO), ("1_000", int, NO),
+        ("[4]", int, NO), (1e300, int, NO), ("nan", int, NO), (float("inf"), int, NO), (None, int, NO), ("", int, NO),
+        ("\u0663", int, NO), (2, float, 2.0), ("1e-4", float, 1e-4), (".5", float, 0.5), (True, float, NO), ("nan", float, NO),
+        ("inf", float, NO), (float("nan"), float, NO), ("1e999", float, NO), (10**400, float, NO), ("1_0", float, NO),
+        (True, bool, True), (False, bool, False), (1, bool, NO), ("yes", bool, NO), ("False", bool, NO), (None, bool, NO),
+        ("x", str, "x"), (7, str, "7"), (True, str, NO), (1.0, str, NO), (None, str, NO), (["x"], str, NO),
+        (["a", 1], list, ["a", "1"]), (("a",), list, ["a"]), (["a", True], list, NO), ([1.5], list, NO), ("a", list, NO),
+    ],
+)  # fmt: skip
+def test_a_parameter_is_cast_without_loss_or_refused(value, kind, found):
+    if found is not NO:
+        assert cast("it", value, kind) == found and type(cast("it", value, kind)) is type(found)
+        return
+    with pytest.raises(InputError, match="^(one of )?it is .*; expected"):
+        cast("it", value, kind)
+
+
+def test_parameters_in_json_are_there_once(tmp_path, capsys):
+    from synthlib import cli
+
+    for text, said in (('{"seed": 1, "seed": 2}', "seed is there twice"), ('{"threads": NaN}', "threads is nan"),
+                       ('{"threads": true}', "threads is True"), ("[1]", "expected an object")):  # fmt: skip
+        (tmp_path / "p.json").write_text(text)
+        assert cli.main(["run", "02_train", "--params", str(tmp_path / "p.json")]) == 2
+        assert said in (told := capsys.readouterr().err) and told.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "said"),
+    [
+        (
+            "datasets/digits.yaml",
+            "zero: zero",
+            "zero: no",
+            "class zero in .*digits.yaml is False; expected text: put it in quo",
+        ),
+        ("datasets/digits.yaml", "sketch", "2020-01-01", "one of domains in .* expected text"),
+        (
+            "datasets/digits.yaml",
+            'class_prompt: "{class}"',
+            "class_prompt: {class}",
+            "class_prompt in .* expected text",
+        ),
+        ("datasets/digits.yaml", "domains: [", "domain: [", "domains in .* is None; expected a list"),
+        ("datasets/digits.yaml", "an image of a {class}", "an image of a class", "expected {class} in it"),
+        ("datasets/digits.yaml", "an image of a {class}", "an image of a {class} {domain}", "no other braces"),
+        ("datasets/digits.yaml", "an image of a {class}", "an image of a {class}}", "no other braces"),
+        ("datasets/digits.yaml", "an image of a {class}", "an image of a {class}, {word}", "no other braces"),
+        ("datasets/digits.yaml", "a {domain} of", "a photo of", "expected {class} and {domain} in it"),
+        ("datasets/digits.yaml", "sketch, ", "'', ", "expected words: it is empty"),
+        ("datasets/digits.yaml", "sketch", "photo", "photo, drawing.*each once"),
+        ("datasets/digits.yaml", "one: one", "one: ZERO", "'zero' and 'one' are both asked for by 'ZERO'"),
+        ("datasets/digits.yaml", "one: one", "Zero: one", "'zero' and 'Zero' would share a folder"),
+        ("datasets/digits.yaml", "one: one", "one: '{class}'", "words without placeholders"),
+        (
+            "protocols.yaml",
+            "epochs: 30",
+            "epochs: '30.5'",
+            "epochs of protocol miniature is '30.5'; expected a whole number",
+        ),
+        ("protocols.yaml", "epochs: 30", "epoch: 30", "did you mean 'epochs'"),
+        ("results.yaml", "file: accuracy_by_trick", "file: off", "file of T1 in results.yaml is False"),
+        ("results.yaml", "title: Accuracy by trick", "titel: Accuracy", "title of T1 in results.yaml is None"),
+        ("tiny.yaml", "results: [T1", "results: [yes, T1", "one of results in .* is True; expected text"),
+        (
+            "tiny.yaml",
+            "results:",
+            "vary: {images_per_class: [4.5]}\nresults:",
+            "images_per_class under vary .* a whole number",
+        ),
+        ("tiny.yaml", "results:", "replicates: {others: yes}\nresults:", "replicates of T1 is True; expected a number"),
+        ("tiny.yaml", "results:", "note: again\nresults:", "note is there twice"),
+    ],
+)
+def test_an_edit_that_says_something_else_than_was_meant_is_one_line(own_root, file, old, new, said):
+    import shutil
+
+    from conftest import ROOT
+
+    (own_root / "experiments").unlink()
+    shutil.copytree(ROOT / "experiments", own_root / "experiments")
+    path = own_root / "experiments" / file
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(InputError, match=said) as error:
+        plan_steps(read_experiment("tiny"))
+        read_spec("digits")
+    assert "\n" not in str(error.value)

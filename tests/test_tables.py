@@ -541,6 +541,14 @@ def test_the_committed_published_values_hold_the_papers_own_rows():
     assert cells.published_value(published, condition | {"dataset": "digits"})[0] == "not available"
 
 
+@pytest.mark.parametrize("value", ["6O.5", "", "nan", "605", "True", "1_0"])
+def test_a_published_value_that_is_no_percentage_is_one_line(tmp_path, value):
+    text = (paths.package().parent / "experiments" / "published.csv").read_text()
+    (tmp_path / "published.csv").write_text(text.replace(",60.5,", f",{value},", 1))
+    with pytest.raises(InputError, match="accuracy_percent in .*published.csv, line 2"):
+        rows.read_published(tmp_path / "published.csv")
+
+
 # --- the comparison with a reference ----------------------------------------------------------------------------------
 
 
