@@ -141,6 +141,7 @@ def export_folder(shards: Sequence[Path], outdir: Path, below: str = "") -> int:
             raise InputError(
                 f"{table} is there already, where the images' prompts would go; give another folder, or move it away."
             )
+        remove_cut_off(table.parent, table.name)
         for name, data in _png_files(shards, names):
             path = part / below / name
             path.parent.mkdir(parents=True, exist_ok=True)
