@@ -394,3 +394,24 @@ def test_the_command_line_stays_light():
     heavy = "{'torch', 'open_clip', 'pandas', 'torchvision'}"
     said = f"import sys, synthlib.cli; synthlib.cli._parser(); print({heavy} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", said], capture_output=True, text=True).stdout.strip() == "set()"
+
+
+def test_of_two_baselines_into_one_folder_one_is_refused(tmp_path, capsys):
+    import os
+    import signal
+
+    from synthlib.locks import claim_output
+
+    began = os.pipe()
+    if (other := os.fork()) == 0:
+        with claim_output(tmp_path / "out"):
+            os.write(began[1], b"x")
+            signal.pause()
+    os.read(began[0], 1)
+    try:
+        command = ["baseline", "referee", str(tmp_path), "--dataset", "digits", "--referee", "glyph"]
+        assert cli.main([*command, "--out", str(tmp_path / "out")]) == 2
+        assert f"process {other}" in capsys.readouterr().err
+    finally:
+        os.kill(other, signal.SIGKILL)
+        os.waitpid(other, 0)
