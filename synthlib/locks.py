@@ -84,11 +84,12 @@ def _owner_file(path: Path) -> Path:
 
 
 def _owner(path: Path) -> dict:
-    """What is known of the holder of a lock file; {} while it is just writing that."""
+    """What is known of the holder of a lock file; {} while it is just writing that, or where it is no such file."""
     try:
-        return json.loads(_owner_file(path).read_text())
-    except (OSError, json.JSONDecodeError):
+        owner = json.loads(_owner_file(path).read_text())
+    except (OSError, ValueError):
         return {}
+    return owner if isinstance(owner, dict) and isinstance(owner.get("process"), str) else {}
 
 
 def _named(owner: dict) -> str:
