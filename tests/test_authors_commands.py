@@ -2,7 +2,9 @@
 
 import functools
 import importlib.util
+import os
 import re
+import signal
 import tarfile
 
 import numpy as np
@@ -11,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from processes import Gate, exit_code, forked
 from safetensors.torch import save_file
 
 from synthlib import cli
@@ -261,27 +264,15 @@ def test_a_training_that_was_interrupted_ends_with_the_same_bytes(places, traine
 @pytest.mark.parametrize("name", ["", LAST, "model.pt"])
 def test_of_two_trainings_into_one_place_one_is_refused(places, tmp_path, monkeypatch, capsys, name):
     """Also where only the checkpoint of the best epoch would be the same."""
-    import os
-    import signal
-
-    began, real = os.pipe(), training.train
-
-    def waits(*_, **__):
-        os.write(began[1], b"x")
-        signal.pause()
-
-    monkeypatch.setattr(training, "train", waits)
-    if (other := os.fork()) == 0:
-        run("train", places, "--model_path", tmp_path)
-        os._exit(0)
-    os.read(began[0], 1)
+    gate, real = Gate(), training.train
+    monkeypatch.setattr(training, "train", lambda *_, **__: gate.wait())
+    other = forked(lambda: run("train", places, "--model_path", tmp_path))
+    gate.reached()
     monkeypatch.setattr(training, "train", real)
-    try:
-        assert run("train", places, "--model_path", tmp_path / name) == 2
-        assert f"process {other}" in one_line(capsys)
-    finally:
-        os.kill(other, signal.SIGKILL)
-        os.waitpid(other, 0)
+    assert run("train", places, "--model_path", tmp_path / name) == 2
+    assert f"process {other}" in one_line(capsys)
+    os.kill(other, signal.SIGKILL)
+    assert exit_code(other) == -signal.SIGKILL
     if not name:
         assert run("train", places, "--model_path", tmp_path) == 0
         assert sorted(path.name for path in tmp_path.iterdir()) == [BEST, "trained_model.csv", LAST]

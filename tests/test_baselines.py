@@ -13,6 +13,7 @@ import pytest
 import torch
 from open_clip.transform import image_transform
 from PIL import Image
+from processes import Gate, exit_code, forked
 from safetensors.torch import load_file, save_file
 from test_hub import MODEL, refused, server  # noqa: F401  the hub on loopback
 
@@ -30,6 +31,7 @@ from synthlib.evaluation.clip_zero_shot import (
 )
 from synthlib.evaluation.referee import glyph_logits
 from synthlib.inputs import InputError
+from synthlib.locks import claim_output
 from synthlib.results.label_noise import label_noise, noise_view
 
 WORDS, TEMPLATES = ["apple", "lawn mower", "sea"], ["a photo of a {}.", "{}!"]
@@ -397,21 +399,16 @@ def test_the_command_line_stays_light():
 
 
 def test_of_two_baselines_into_one_folder_one_is_refused(tmp_path, capsys):
-    import os
-    import signal
+    gate = Gate()
 
-    from synthlib.locks import claim_output
-
-    began = os.pipe()
-    if (other := os.fork()) == 0:
+    def holds():
         with claim_output(tmp_path / "out"):
-            os.write(began[1], b"x")
-            signal.pause()
-    os.read(began[0], 1)
-    try:
-        command = ["baseline", "referee", str(tmp_path), "--dataset", "digits", "--referee", "glyph"]
-        assert cli.main([*command, "--out", str(tmp_path / "out")]) == 2
-        assert f"process {other}" in capsys.readouterr().err
-    finally:
-        os.kill(other, signal.SIGKILL)
-        os.waitpid(other, 0)
+            gate.wait()
+
+    other = forked(holds)
+    gate.reached()
+    command = ["baseline", "referee", str(tmp_path), "--dataset", "digits", "--referee", "glyph"]
+    assert cli.main([*command, "--out", str(tmp_path / "out")]) == 2
+    assert f"process {other}" in capsys.readouterr().err
+    gate.let_go()
+    assert exit_code(other) == 0

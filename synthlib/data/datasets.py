@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from synthlib import paths
+from synthlib.data.classes import require_distinct
 from synthlib.inputs import InputError, choose, read_yaml, require, text
 
 if TYPE_CHECKING:
@@ -64,7 +65,8 @@ def read_spec(dataset: str, classes: list[str] = (), domains: list[str] = ()) ->
     domains = [text(f"one of domains in {file}", domain) for domain in domains or content["domains"]]
     for words in (*chosen.values(), *domains):
         _check_words(f"{words!r} of data set {dataset}", words)
-    check_distinct((words, name) for name, words in chosen.items())
+    if known:  # names given are not drawn from by all who read them; generate.open_plan looks at those, too
+        check_distinct((words, name) for name, words in chosen.items())
     if len(set(domains)) < len(domains) or (not domains and "multi_domain" in templates):
         raise InputError(
             f"the domains of data set {dataset} are {', '.join(domains) or 'none'}; expected some, each once: mend them."
@@ -73,12 +75,8 @@ def read_spec(dataset: str, classes: list[str] = (), domains: list[str] = ()) ->
 
 
 def check_class_names(names: Iterable[str], dataset: str) -> None:
-    """Raise InputError unless each name can name a folder, and in it the files of images, and none is there twice.
-
-    Nor may two be one in capitals, in a form of Unicode's (which some file systems take for the same) or with underscores for
-    spaces, as image_ids have it.
-    """
-    seen: dict[str, str] = {}
+    """Raise InputError unless each name can name a folder, and in it the files of images, and no two read the same."""
+    names = list(names)
     for name in names:
         room = LONGEST_NAME - len(dataset.encode())
         if not name or name != name.strip():
@@ -92,14 +90,9 @@ def check_class_names(names: Iterable[str], dataset: str) -> None:
         elif len(name.encode()) > room:
             wrong = f"is {len(name.encode())} bytes long, where {room} fit"
         else:
-            plain = "_".join(unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold()).split())
-            if plain in seen:
-                raise InputError(
-                    f"classes {seen[plain]!r} and {name!r} would share a folder; expected each once: rename one."
-                )
-            seen[plain] = name
             continue
         raise InputError(f"class {name[:40]!r} {wrong}; expected a name that a folder can have: rename it.")
+    require_distinct(names, dataset or "the set")
 
 
 def _check_template(name: str, template: str, with_domain: bool) -> None:

@@ -56,7 +56,13 @@ def write_image_folder(shards: Sequence[Path], outdir: Path) -> int:
 
 def _file_names(rows: pa.Table) -> list[str]:
     """<class>/<image_id>.png of each row. InputError: one cannot name a file, or is there twice."""
-    check_class_names(shard_classes(rows), "")
+    classes = shard_classes(rows)
+    check_class_names(classes, "")
+    if len({name.casefold() for name in classes}) < len(classes):
+        raise InputError(
+            "some classes differ in capitals alone and would share a folder on some machines; expected names that differ: export "
+            "to npz or huggingface, or rename one."
+        )
     ids = rows["image_id"].to_pylist()
     again = {i for i, count in Counter(ids).items() if count > 1}
     if wrong := [i for i in ids if i in again or not is_file_name(i) or len(f"{i}.png".encode()) > 255]:

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from synthlib import costly, digests, hub, mirror, paths, receipts
-from synthlib.data.datasets import DatasetSpec, read_prompts, read_spec
+from synthlib.data.datasets import DatasetSpec, check_distinct, read_prompts, read_spec
 from synthlib.data.shards import shard_bytes
 from synthlib.devices import compile_for, hardware_name, precision_for
 from synthlib.files import PLAN, read_json, write_json
@@ -103,6 +103,7 @@ def open_plan(settings: GenerateSettings) -> Plan:
     or pool images that are not there, and for an output folder that holds another plan's shards (unless `replace` is set).
     """
     spec = read_spec(settings.dataset, settings.classes, settings.domains)
+    check_distinct((words, name) for name, words in spec.classes.items())
     if settings.trick == "prompt_list":
         file = paths.resolve(settings.prompts_file or paths.prompts_file(settings.dataset))
         spec = replace(spec, prompts=read_prompts(file, settings.dataset, spec.classes))
