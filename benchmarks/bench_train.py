@@ -106,7 +106,8 @@ def one(given: argparse.Namespace, architecture: str, device: Any) -> dict[str, 
     from synthlib.training.train import train
 
     steps = given.steps or (GPU_STEPS if device.type == "cuda" else STEPS.get(architecture, OTHER_STEPS))
-    asked = {"protocol": given.protocol, "test_every": 0, "dataset": "cifar10", "architecture": architecture}
+    asked = {"protocol": given.protocol, "test_every": 0, "dataset": "cifar10"}
+    asked |= {"architecture": architecture, "image_size": given.image_size}
     asked |= {"precision": given.precision, "device": device.type, "threads": given.threads, "batch_size": given.batch}
     settings = TrainSettings(**complete("02_train", asked | {"epochs": given.rounds + 1}))
     generator = torch.Generator().manual_seed(0)

@@ -5,7 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-from synthlib import cli_authors, cli_classifiers, cli_sets, interrupts, mirror, paths, receipts
+from synthlib import cli_authors, cli_classifiers, cli_eval, cli_sets, interrupts, mirror, paths, receipts
 from synthlib.inputs import InputError, read_json_object
 
 
@@ -80,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
 
     cli_sets.add_commands(commands)
     cli_authors.add_commands(commands)
+    cli_eval.add_commands(commands)
     cli_classifiers.add_commands(commands)
     return parser
 

@@ -1,4 +1,4 @@
-"""The command line of the authors' train_network.py and eval_network.py: train and eval, with their arguments.
+"""The command line of the authors' train_network.py, with its arguments; cli_eval has that of their eval_network.py.
 
 A folder of images in, one checkpoint out; the notebooks 02 and 03 do the same for whole experiments.
 """
@@ -6,9 +6,10 @@ A folder of images in, one checkpoint out; the notebooks 02 and 03 do the same f
 import argparse
 import io
 import os
+import shlex
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,29 +17,28 @@ from synthlib import paths, receipts
 from synthlib.files import PLAN, write_atomic
 from synthlib.inputs import InputError
 from synthlib.locks import claim_output
-from synthlib.names import REAL_TRICKS, SPLITS, UNKNOWN, architecture_name, trick_name
-from synthlib.settings import EvaluateSettings, TrainSettings
+from synthlib.names import CIFAR, UNKNOWN, trick_name
+from synthlib.settings import TrainSettings
 
 if TYPE_CHECKING:  # torch takes seconds, that other commands need not wait for
     import torch
 
     from synthlib.data.sets import SyntheticSet
-    from synthlib.evaluation.evaluate import Logits
     from synthlib.training.train import Trained
 
 LAST = "trained_model.safetensors"  # beside it best_on_test_model.safetensors
 FILES = (".safetensors", ".pt", ".pth")  # a --model_path that ends so names the checkpoint, any other its folder
-WITHOUT_RECORD = 32  # pixels, of CIFAR: the network's input where a file has no record and --img_size is not given
+AUTHORS_UNUSED = 10_000  # images of a synthetic CIFAR set that their data modules split off, at random, and never use
 
 
 def add_commands(commands: Any) -> None:
-    """Add the parsers of these commands to an argparse's subparsers."""
+    """Add the parser of train to an argparse's subparsers."""
     command = commands.add_parser("train", help="a classifier from any images, as the authors' train_network.py")
     add = command.add_argument
     add("--model", required=True, help="MBV3, Vit-B, Vit-S, RS50, RS101, convnext, convnext-s, or one of timm's")
     add("--epoch", "--epochs", type=int, default=-1, help="passes over the images (default: the protocol's)")
     add("--batch_size", type=int, default=-1, help="images a step (default: the protocol's)")
-    _add_data(command)
+    add_data(command)
     add("--lr", "--learning_rate", type=float, default=-1.0, help="learning rate (default: the protocol's)")
     add("--wd", "--weight_decay", type=float, default=-1.0, help="weight decay (default: the protocol's)")
     add("--model_path", type=Path, required=True, help=f"folder for {LAST}; or a .safetensors, .pt to write")
@@ -48,47 +48,47 @@ def add_commands(commands: Any) -> None:
     add("--init", help="initial weights: scratch (default) or imagenet")
     add("--weights", default="", help="file of the ImageNet weights (default: those published)")
     add("--seed", type=int, help="training seed (default: 0)")
+    unused = "images to leave out, at random (default: 0; the authors' code: 10000 of a CIFAR set)"
+    add("--unused_images", type=int, default=0, help=unused)
     add("--trick", default=UNKNOWN, help="how the images were prompted, for the record (default: unknown)")
-    _add_machine(command)
+    add_machine(command)
     command.set_defaults(command=_train)
 
-    command = commands.add_parser("eval", help="a classifier on real images, as the authors' eval_network.py")
-    add = command.add_argument
-    add("--model", default="", help="as in train; needed where the file does not say it")
-    add("--model_path", type=Path, required=True, help=".safetensors of ours, or .pt of plain tensors")
-    _add_data(command)
-    add("--logits", type=Path, help="write the logits here (safetensors), to recompute all from")
-    _add_machine(command)
-    command.set_defaults(command=_eval)
 
-
-def _add_data(command: argparse.ArgumentParser) -> None:
+def add_data(command: argparse.ArgumentParser) -> None:
     """What says which images; errors of the kit name its own parameters, so these names are understood too."""
     add = command.add_argument
-    add("--dataset", required=True, help="cifar10, cifar100, eurosat, digits; or own: named by the folders")
+    names = "cifar10, cifar100, eurosat, digits; own: named by the folders; or as in their code the name of a synthetic set, "
+    add("--dataset", required=True, help=f"{names}such as cifar10_generated_32A, which is looked for in its location")
     add(
         "--img_size",
         "--image_size",
         type=int,
         default=0,
-        help="pixels of the network's input (default: those of the images; eurosat 224)",
+        help="pixels of the network's input (default: CIFAR 32, eurosat 224, others those of the images)",
     )
     what = "real images, which are only tested on (default: where `synthlib download` puts them)"
     command.add_argument("--real_data_location", "--real_dir", default="", help=what)
 
 
-def _add_machine(command: argparse.ArgumentParser) -> None:
+def add_machine(command: argparse.ArgumentParser) -> None:
     threads = "CPU threads (default: 1 as in the notebooks, for the last bits depend on them)"
     command.add_argument("--device", default="auto", help="auto, cpu or cuda")
     command.add_argument("--threads", type=int, help=threads)
 
 
-def _given(options: argparse.Namespace, **named: Any) -> dict[str, Any]:
+def given_to_both(options: argparse.Namespace, **named: Any) -> dict[str, Any]:
     """Notebook parameters that both commands have, and those `named`; without those that were not given."""
     real = str(paths.typed(options.real_data_location)) if options.real_data_location else ""
-    given = {"dataset": options.dataset.lower(), "real_dir": real, "trick": UNKNOWN, "device": options.device}
+    given = {"dataset": dataset_of(options), "real_dir": real, "trick": UNKNOWN, "device": options.device}
     given |= {"threads": options.threads} | named
     return {name: value for name, value in given.items() if value is not None}
+
+
+def dataset_of(options: argparse.Namespace) -> str:
+    """The data set that --dataset names: itself or, as in the authors' code, a synthetic set whose name begins with it."""
+    name = options.dataset.lower()
+    return next((dataset for dataset in (*CIFAR, "eurosat") if name.startswith(f"{dataset}_")), name)
 
 
 # --- train ------------------------------------------------------------------------------------------------------------
@@ -107,7 +107,7 @@ def _last(options: argparse.Namespace) -> Path:
 
 
 def _train_claimed(options: argparse.Namespace) -> None:
-    """The last epoch is what counts; where the protocol tests every epoch, the best one is kept too, labelled."""
+    """The last epoch is what counts; where the protocol tests while training, the best one is kept too, labelled."""
     settings, last, best = _train_settings(options)
     import torch
 
@@ -125,8 +125,11 @@ def _train_claimed(options: argparse.Namespace) -> None:
     test, told = None, "no real images: tested later, by `synthlib eval`"
     if settings.test_every or settings.real_dir or settings.dataset != "own":
         real = load_real(settings.dataset, settings.split, settings.real_dir, own, preparation.resized)
-        test, told = tester(real, images.classes), f"{len(real.labels):,} real test images of {settings.dataset}"
+        test = tester(real, images.classes, settings.batch_size)
+        told = f"{len(real.labels):,} real test images of {settings.dataset}"
     print(f"{len(images.labels):,} images of {len(images.classes)} classes (trick {settings.trick}), {told}")
+    for line in _unused_lines(settings, len(images.labels) + settings.unused_images):
+        print(line)
     print(
         f"{settings.architecture} for {preparation.image_size} px, init {settings.init}, protocol "
         f"{settings.protocol_label()}, seed {settings.seed}"
@@ -141,7 +144,7 @@ def _train_claimed(options: argparse.Namespace) -> None:
     _write(trained, settings, images, number, last, best)
     state_file.unlink(missing_ok=True)
     tested = trained.history[-1]
-    if test and not settings.test_every:
+    if test and "test_eval_percent" not in tested:
         model, _ = load_model(last, settings.architecture, images.classes, preparation.image_size)
         tested = test(model.to(device_named(settings.device)), preparation)
     print(f"{os.path.relpath(last)}: last epoch, {_tested(tested) if test else 'not tested yet'}")
@@ -149,10 +152,11 @@ def _train_claimed(options: argparse.Namespace) -> None:
         at_best = _tested(trained.history[trained.best_epoch - 1])
         print(f"{os.path.relpath(best)}: epoch {trained.best_epoch}, chosen: {BEST_ON_TEST}, {at_best}")
     real = options.real_data_location or ("FOLDER_OF_REAL_IMAGES" if settings.dataset == "own" else "")
-    where = f" --real_data_location {real}" if real else ""
-    size = "" if last.suffix == ".safetensors" else f" --img_size {preparation.image_size}"  # no record says it
-    print(f"Intervals and more: synthlib eval --model {options.model} --model_path {os.path.relpath(last)} "
-          f"--dataset {options.dataset}{where}{size}")  # fmt: skip
+    words = ["eval", "--model", options.model, "--model_path", os.path.relpath(last), "--dataset", settings.dataset]
+    words += ["--real_data_location", real] if real else []
+    if last.suffix != ".safetensors":  # no record says it
+        words += ["--img_size", str(preparation.image_size), "--batch_size", str(settings.batch_size)]
+    print(f"Intervals and more: synthlib {shlex.join(words)}")
 
 
 def _train_settings(options: argparse.Namespace) -> tuple[TrainSettings, Path, Path]:
@@ -164,10 +168,11 @@ def _train_settings(options: argparse.Namespace) -> tuple[TrainSettings, Path, P
     weights = str(paths.typed(options.weights)) if options.weights else ""
     trick = options.trick if options.trick == UNKNOWN else trick_name(options.trick)
     loggers = ["wandb"] if options.wandb else []
-    given = _given(options, run_dir=str(last.parent), trick=trick, generated_dir=str(paths.typed(options.syn_data_location)),
-                   architecture=options.model, init=options.init, weights=weights, seed=options.seed, replicates=1,
-                   protocol=options.protocol, epochs=options.epoch, batch_size=options.batch_size, learning_rate=options.lr,
-                   weight_decay=options.wd, image_size=options.img_size, log_to=loggers)  # fmt: skip
+    given = given_to_both(options, run_dir=str(last.parent), trick=trick, generated_dir=str(_synthetic(options)),
+                   unused_images=options.unused_images, replicates=1,
+                   architecture=options.model, init=options.init, weights=weights, seed=options.seed, protocol=options.protocol,
+                   epochs=options.epoch, batch_size=options.batch_size, learning_rate=options.lr, weight_decay=options.wd,
+                   image_size=options.img_size, log_to=loggers)  # fmt: skip
     settings = TrainSettings(**complete("02_train", given))
     real = settings.real_dir or paths.data_home() / settings.dataset
     if Path(real).resolve() == Path(settings.generated_dir).resolve():
@@ -178,6 +183,30 @@ def _train_settings(options: argparse.Namespace) -> tuple[TrainSettings, Path, P
     write_atomic(last.with_suffix(".state.probe"), b"")  # better now than after hours
     last.with_suffix(".state.probe").unlink()
     return settings, last, best
+
+
+def _synthetic(options: argparse.Namespace) -> Path:
+    """Where the images to learn from lie: in --syn_data_location or, where --dataset names a synthetic set, in that one there."""
+    place, dataset = paths.typed(options.syn_data_location), dataset_of(options)
+    if options.dataset.lower() == dataset or place.name == options.dataset:
+        return place
+    inner = paths.typed(Path(options.syn_data_location) / options.dataset)
+    if not inner.exists():
+        raise InputError(
+            f"no {options.dataset} in {options.syn_data_location}; expected a folder of that name there: give the folder above "
+            f"it as --syn_data_location, or --dataset {dataset} and the images' own folder."
+        )
+    return inner
+
+
+def _unused_lines(settings: TrainSettings, n: int) -> list[str]:
+    """What of n images is left out of training, and what the authors' loader would leave out."""
+    unused = settings.unused_images
+    lines = [f"{unused:,} more images, at random, are left out"] if unused else []
+    if settings.protocol == "authors" and settings.dataset in CIFAR and unused != AUTHORS_UNUSED:
+        more = f": --unused_images {AUTHORS_UNUSED} does so" if n > AUTHORS_UNUSED else ", and takes none so small"
+        lines.append(f"the authors' loader leaves {AUTHORS_UNUSED:,} images of a CIFAR set out, at random{more}")
+    return lines
 
 
 def _training_images(settings: TrainSettings) -> tuple["SyntheticSet", TrainSettings, int]:
@@ -215,7 +244,8 @@ def _training_images(settings: TrainSettings) -> tuple["SyntheticSet", TrainSett
     pixels = decode_items(items, place, place.name, preparation_for(settings, 0).resized)
     labels = torch.tensor([known.index(ours[item.class_name]) for item in items])
     rows = pa.table({"replicate": np.full(len(items), number), "index": np.arange(len(items))})
-    return chosen_images(SyntheticSet(pixels, labels, known, rows), settings, number), settings, number
+    images = chosen_images(SyntheticSet(pixels, labels, known, rows), settings, number, settings.seed)
+    return images, settings, number
 
 
 def _epoch_lines(settings: TrainSettings) -> Callable[[dict], None]:
@@ -226,7 +256,7 @@ def _epoch_lines(settings: TrainSettings) -> Callable[[dict], None]:
 
     def show(row: dict) -> None:
         line = f"{row['epoch']:>5}  {row['loss']:7.4f}  {row['train_accuracy_percent']:7.2f}"
-        if settings.test_every:
+        if "test_eval_percent" in row:
             line += f"  {row['test_eval_percent']:12.2f}  {row['test_authors_percent']:7.2f}"
         if heading and row["epoch"] > 1:
             heading.insert(0, f"goes on after epoch {row['epoch'] - 1}")
@@ -268,96 +298,3 @@ def _file_bytes(path: Path, state: dict[str, "torch.Tensor"], record: dict) -> b
 
 def _tested(row: dict) -> str:
     return f"{row['test_eval_percent']:.2f} % (eval), {row['test_authors_percent']:.2f} % (authors)"
-
-
-# --- eval -------------------------------------------------------------------------------------------------------------
-
-
-def _eval(options: argparse.Namespace) -> None:
-    """Both modes side by side, with intervals over the test images, and what the checkpoint says of itself."""
-    from synthlib.runs.experiment import complete
-
-    if options.model:
-        architecture_name(options.model)  # refuses an unknown one before anything is read
-    given = _given(options, architecture=options.model or None)
-    settings = EvaluateSettings(**complete("03_eval", given))
-    import torch
-
-    from synthlib.data.real import load_real
-    from synthlib.devices import device_named
-    from synthlib.evaluation.evaluate import Logits, logits_bytes
-    from synthlib.evaluation.predict import predict_authors, predict_eval, require_classes
-    from synthlib.training.checkpoint import preparation_of
-
-    torch.set_num_threads(settings.threads)
-    path = paths.typed(options.model_path)
-    path = path / LAST if path.is_dir() else path
-    model, record = _open(path, options, settings)
-    preparation = preparation_of(record)
-    own = record["classes"] if settings.dataset == "own" else []
-    split = SPLITS[record.get("trick") in REAL_TRICKS]  # what learned from the real pool is not tested on it
-    real = load_real(settings.dataset, split, settings.real_dir, own, preparation.resized)
-    require_classes(record["classes"], real, path.name)
-    print(f"{path.name}: {_said_of(record)}\n{settings.dataset}: {len(real.labels):,} real test images", flush=True)
-    model = model.to(device_named(settings.device))
-    authors, order = predict_authors(
-        model, real.images, preparation, settings.batch_size, settings.shuffles, settings.seed
-    )
-    logits = Logits(predict_eval(model, real.images, preparation), authors, order, real.labels)
-    print("\n".join(_accuracy_lines(logits, settings)))
-    if options.logits:
-        write_atomic(options.logits.absolute(), logits_bytes(logits))
-        print(f"Logits: {os.path.relpath(options.logits)}")
-
-
-def _open(path: Path, options: argparse.Namespace, settings: EvaluateSettings) -> tuple["torch.nn.Module", dict]:
-    """A checkpoint's network and record; of a file without one, the record has the data set's own preparation."""
-    from synthlib.data.datasets import read_spec
-    from synthlib.runs.experiment import complete
-    from synthlib.training.checkpoint import load_model
-    from synthlib.training.train import preparation_for
-
-    named = {"dataset": settings.dataset, "trick": UNKNOWN, "image_size": options.img_size}
-    usual = preparation_for(TrainSettings(**complete("02_train", named)), WITHOUT_RECORD)
-    classes = None if settings.dataset == "own" else list(read_spec(settings.dataset).classes)
-    model, record = load_model(path, options.model, classes, usual.image_size)
-    if options.img_size and record["image_size"] != options.img_size:
-        raise InputError(
-            f"{path} holds a network for {record['image_size']} px images; expected {options.img_size}: leave --img_size out."
-        )
-    return model, asdict(usual) | record
-
-
-def _said_of(record: dict) -> str:
-    """Architecture, origin and choice of a checkpoint, as far as its record goes."""
-    network = f"{record['architecture']} for {record['image_size']} px"
-    if "chosen" not in record:
-        return f"{network}; no record, so nothing is known of its training, nor how its epoch was chosen"
-    from synthlib.training.checkpoint import BEST_ON_TEST
-
-    best = record["chosen"] == BEST_ON_TEST
-    chosen = f"{record['chosen']}, so its accuracy there flatters it" if best else "last epoch"
-    return (
-        f"{network}, {record['n_train']:,} training images, protocol {record['protocol']}\n"
-        f"epoch {record['epoch']}, chosen: {chosen}"
-    )
-
-
-def _accuracy_lines(logits: "Logits", settings: EvaluateSettings) -> list[str]:
-    from synthlib.evaluation.calibration import calibration_bins, ece_percent
-    from synthlib.evaluation.evaluate import accuracy_percent, top5_percent
-    from synthlib.results.statistics import wilson_interval
-
-    n, lines = len(logits.labels), []
-    for mode, values in (("eval", logits.eval), ("authors", logits.authors)):
-        accuracy, top5 = accuracy_percent(values, logits.labels), top5_percent(values, logits.labels)
-        found = wilson_interval(round(accuracy * n / 100), n)  # a mean over shuffles: to the nearest whole image
-        line = f"{mode:<8} {accuracy:6.2f} % [{found.low:.2f}, {found.high:.2f}]"
-        line += "" if top5 is None else f"   top-5 {top5:6.2f} %"
-        lines.append(f"{line}   ECE {ece_percent(calibration_bins(values, logits.labels)):5.2f}")
-    return [
-        *lines,
-        "In brackets: Wilson, 95 %, over test images; ECE: expected calibration error in points.",
-        f"authors mode: tested as their code does, in train mode, in shuffled batches of {settings.batch_size}, where batch norm "
-        f"adapts to the test images (mean of {settings.shuffles} shuffles).",
-    ]

@@ -31,6 +31,7 @@ LOGGERS = ("tensorboard", "wandb")
 SPLITS = ("test", "rest")
 EVALUATION_MODES = ("eval", "authors")
 BEST_MODE = "authors_best"  # authors' mode, of the epoch that was best on the test set: labelled wherever it shows
+CIFAR = ("cifar10", "cifar100")  # data sets
 NOISES = ("per_image", "compvis")
 GUIDANCE_DRAWS = ("uniform", "integer", "per_run_integer")
 PRECISIONS = ("float32", "float16", "bfloat16")

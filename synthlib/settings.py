@@ -262,7 +262,7 @@ class TrainSettings(_FromParameters):
         other = [f"{name}={getattr(self, name)}" for name, value in values.items() if getattr(self, name) != value]
         if self.transform != transform_of(self.dataset):
             other.append(f"transform={self.transform}")
-        usual = {"image_size": 0, "normalisation": "", "unused_images": 0}  # these follow from the images
+        usual = {"image_size": 0, "normalisation": ""}  # these follow from the images
         other += [f"{name}={getattr(self, name)}" for name, value in usual.items() if getattr(self, name) != value]
         return ", ".join([self.protocol, *other])
 
@@ -307,7 +307,8 @@ class EvaluateSettings(_FromParameters):
         object.__setattr__(self, "trick", condition_name(self.trick))
         object.__setattr__(self, "architecture", architecture_name(self.architecture))
         choose("split", self.split, ("", *SPLITS))
-        _counts(self, {"batch_size": 1, "shuffles": 1, "seed": 0, "bootstraps": 0, "threads": 1})
+        _counts(self, {"batch_size": 0, "shuffles": 1, "seed": 0, "bootstraps": 0, "threads": 1})
+        require(self.batch_size != 1, "batch_size", self.batch_size, "2 or more, or 0 for that of training")
         condition = (self.dataset, self.trick)
         real, of_pool = self.trick in REAL_TRICKS, self.trick in OF_THE_POOL
         _fill(self, "split", SPLITS[of_pool])

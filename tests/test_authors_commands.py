@@ -4,6 +4,8 @@ import functools
 import importlib.util
 import os
 import re
+import shlex
+import shutil
 import signal
 import tarfile
 
@@ -16,16 +18,19 @@ from PIL import Image
 from processes import Gate, exit_code, forked
 from safetensors.torch import save_file
 
-from synthlib import cli
+from synthlib import cli, cli_authors
 from synthlib.data.datasets import read_spec
 from synthlib.data.imports import import_set
 from synthlib.data.sources import open_source
 from synthlib.evaluation.evaluate import accuracy_percent, load_logits
+from synthlib.evaluation.predict import predict_authors
 from synthlib.files import RECEIPT
 from synthlib.results.statistics import wilson_interval
+from synthlib.training import checkpoint
 from synthlib.training import train as training
-from synthlib.training.checkpoint import initial_model, load_model, read_record
+from synthlib.training.checkpoint import initial_model, load_model, preparation_of, read_record
 from synthlib.training.imagenet import read_tensors
+from synthlib.training.models import build_model
 
 LAST, BEST = "trained_model.safetensors", "best_on_test_model.safetensors"
 
@@ -106,6 +111,65 @@ def test_both_commands_work_as_the_authors_readme_writes_them(tmp_path, monkeypa
     assert re.search(r"^authors mode: .*train mode.*batch norm", printed, re.M)
 
 
+@pytest.mark.parametrize("whole", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_the_three_commands_of_the_readme_in_a_row_end_in_an_accuracy(tiny_sd, tmp_path, monkeypatch, capsys, whole):
+    """Typed as in the authors' README but for the program's name. whole: with the true Vit-B, not a small network for it."""
+    monkeypatch.chdir(tmp_path)
+    if not whole:
+        monkeypatch.setattr(checkpoint, "build_model", lambda _, n, size, *others: build_model("vit", n, size))
+    small = f"--model {tiny_sd} --n_samples 2 --n_iter 2 --ddim_steps 2 --H 64 --W 64 --device cpu"
+    typed = "generate --classes dog cat --trick class_prompt --outdir synthetic_datasets/cats_and_dogs"
+    assert cli.main([*typed.split(), *small.split()]) == 0
+    drawn = tmp_path / "synthetic_datasets" / "cats_and_dogs"
+    assert sorted(path.name for path in drawn.iterdir()) == ["cat", "dog"] and len(list(drawn.glob("*/*.png"))) == 8
+    write_bars(tmp_path / "data" / "synthetic_cifar10", "cifar10")
+    for name in ("cat", "dog"):  # in their places among the ten, larger than the others as they are
+        shutil.rmtree(tmp_path / "data" / "synthetic_cifar10" / name)
+        shutil.copytree(drawn / name, tmp_path / "data" / "synthetic_cifar10" / name)
+    write_bars(tmp_path / "data" / "real_cifar10", "cifar10", count=2, seed=1)
+    typed = "train --model Vit-B --epoch 10 --batch_size 32 --dataset cifar10 --model_path saved_models/ "
+    typed += "--syn_data_location data/synthetic_cifar10 --real_data_location data/real_cifar10"
+    assert cli.main(typed.split()) == 0
+    printed = capsys.readouterr().out
+    assert "vit_b for 32 px" in printed and "takes none so small" in printed
+    record = read_record(tmp_path / "saved_models" / LAST)
+    assert [row["epoch"] for row in record["history"] if "test_authors_percent" in row] == [1, 6]
+    typed = "eval --model Vit-B --model_path saved_models/trained_model.pt --dataset cifar10 "
+    assert cli.main([*typed.split(), "--real_data_location", "data/real_cifar10"]) == 0
+    printed = capsys.readouterr().out
+    assert "no file saved_models/trained_model.pt: saved_models/trained_model.safetensors is tested" in printed
+    assert re.search(r"^authors +[\d.]+ % \[", printed, re.M) and "in batches of 32:" in printed
+
+
+@pytest.mark.parametrize(
+    ("name", "dataset", "inner", "size"),
+    [
+        ("cifar10_generated_32A", "cifar10", "", 32),
+        ("cifar10_generated_merged_32A", "cifar10", "", 32),
+        ("cifar100_generated_multidomain_32A", "cifar100", "", 32),
+        ("EuroSat_generated_64", "eurosat", "eurosat/2750", 224),
+    ],
+)
+def test_a_data_set_may_be_named_as_the_authors_train_network_takes_it(
+    tmp_path, monkeypatch, capsys, name, dataset, inner, size
+):
+    monkeypatch.chdir(tmp_path)
+    for place, seed in ((tmp_path / "syn" / name, 0), (tmp_path / "real", 1)):
+        write_bars(place / inner if inner else place, dataset, count=1, seed=seed)
+    write_bars(tmp_path / "syn" / "another_set", "digits", count=1)
+    same = ["--model", "resnet", "--model_path", "saved_models/", "--dataset", name, "--real_data_location", "real"]
+    for place in ("syn", f"syn/{name}"):
+        assert cli.main(["train", *same, "--syn_data_location", place, "--epoch", "1"]) == 0
+    record = read_record(tmp_path / "saved_models" / LAST)
+    classes = list(read_spec(dataset).classes)
+    assert (record["dataset"], record["classes"], record["n_train"]) == (dataset, classes, len(classes))
+    assert record["image_size"] == size
+    assert cli.main(["eval", *same]) == 0
+    assert f"{dataset}: {len(classes)} real test images" in capsys.readouterr().out
+    assert cli.main(["train", *same, "--syn_data_location", "real", "--epoch", "1"]) == 2
+    assert f"no {name} in real; expected a folder of that name" in one_line(capsys)
+
+
 def test_what_is_not_given_is_the_protocols(trained):
     record = read_record(trained / LAST)
     assert record["protocol"] == "authors, epochs=2, batch_size=16"
@@ -118,9 +182,13 @@ def test_each_epoch_is_a_line_with_loss_and_accuracies_in_both_modes(places, tmp
     rows = [line.split() for line in lines if re.match(r" +\d", line)]
     history = read_record(tmp_path / LAST)["history"]
     assert [int(row[0]) for row in rows] == [1, 2]
-    for row, kept in zip(rows, history, strict=True):
-        told = [kept[name] for name in ("loss", "train_accuracy_percent", "test_eval_percent", "test_authors_percent")]
-        assert [float(value) for value in row[1:]] == pytest.approx(told, abs=0.006)
+    names = ("loss", "train_accuracy_percent", "test_eval_percent", "test_authors_percent")
+    for row, kept, many in zip(
+        rows, history, (4, 2), strict=True
+    ):  # they test after the first epoch, then after the sixth
+        told = [kept[name] for name in names if name in kept]
+        assert [float(value) for value in row[1:]] == pytest.approx(told, abs=0.006) and len(told) == many
+    assert re.search(r"last epoch, [\d.]+ % \(eval\), [\d.]+ % \(authors\)", "\n".join(lines))
 
 
 # --- what they learn from ---------------------------------------------------------------------------------------------
@@ -195,6 +263,53 @@ def test_images_of_several_sizes_need_a_size(places, tmp_path, capsys):
     assert read_record(tmp_path / LAST)["image_size"] == 16
 
 
+def test_cifar_of_any_size_is_for_a_network_of_32_pixels_unless_another_is_asked_for(tmp_path):
+    synthetic, real = write_bars(tmp_path / "s", "cifar10", 1, size=64), write_bars(tmp_path / "r", "cifar10", 1, 1)
+    given = ["--model", "resnet", "--dataset", "cifar10", "--epoch", "1", "--syn_data_location", str(synthetic)]
+    given += ["--real_data_location", str(real), "--model_path", str(tmp_path)]
+    for more, size in (([], 32), (["--img_size", "48"], 48)):
+        assert cli.main(["train", *given, *more]) == 0
+        assert read_record(tmp_path / LAST)["image_size"] == size
+
+
+def test_unused_images_are_left_out_counted_and_refused_where_none_would_be_left(places, tmp_path, capsys):
+    assert run("train", places, "--model_path", tmp_path, "--unused_images", 5) == 0
+    printed = capsys.readouterr().out
+    assert "35 images of 10 classes" in printed and "5 more images, at random, are left out" in printed
+    assert "authors' loader" not in printed  # theirs has no digits
+    record = read_record(tmp_path / LAST)
+    assert (record["n_train"], record["unused_images"], record["n_steps"]) == (35, 5, 2 * 3)
+    for number in (40, 10_000):
+        assert run("train", places, "--model_path", tmp_path / "new", "--unused_images", number) == 2
+        assert f"unused_images is {number}, and replicate 0 has 40 images" in one_line(capsys)
+    assert not (tmp_path / "new" / LAST).exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "theirs", "said"),
+    [
+        ("", 5, "the authors' loader leaves 5 images of a CIFAR set out, at random: --unused_images 5 does so"),
+        ("", 10, "the authors' loader leaves 10 images of a CIFAR set out, at random, and takes none so small"),
+        ("--unused_images 3", 5, "the authors' loader leaves 5 images of a CIFAR set out"),
+        ("--unused_images 5", 5, ""),
+        ("--protocol careful", 5, ""),
+    ],
+)
+def test_what_the_authors_loader_leaves_out_of_a_cifar_set_is_said_in_their_protocol(
+    tmp_path, monkeypatch, capsys, words, theirs, said
+):
+    monkeypatch.setattr(cli_authors, "AUTHORS_UNUSED", theirs)  # in place of 10,000
+    synthetic, real = write_bars(tmp_path / "s", "cifar10", 2), write_bars(tmp_path / "r", "cifar10", 1, 1)
+    given = ["--model", "resnet", "--dataset", "cifar10", "--epoch", "1", "--syn_data_location", str(synthetic)]
+    given += ["--real_data_location", str(real), "--model_path", str(tmp_path), *words.split()]
+    if theirs == 10:
+        for left_out in synthetic.glob("*/1.png"):
+            left_out.unlink()
+    assert cli.main(["train", *given]) == 0
+    printed = capsys.readouterr().out
+    assert said in printed and ("authors' loader" in printed) == bool(said)
+
+
 def test_the_test_images_are_not_learned_from(places, tmp_path, capsys):
     assert run("train", (places[1], places[1]), "--model_path", tmp_path) == 2
     assert "to be tested on" in one_line(capsys)
@@ -206,7 +321,7 @@ def test_the_test_images_are_not_learned_from(places, tmp_path, capsys):
 def test_the_last_epoch_and_the_best_on_the_test_set_say_which_they_are(places, tmp_path, monkeypatch, capsys):
     scores = iter([50.0, 10.0, 10.0])  # of the first epoch, of the second, ...
 
-    def tester(real, classes):
+    def tester(real, classes, batch_size):
         def test(model, preparation):
             score = next(scores)
             return {"test_eval_percent": score, "test_authors_percent": score}
@@ -312,13 +427,73 @@ def test_the_authors_pt_of_plain_tensors_is_tested_as_ours_is(places, trained, t
     assert run("eval", places, "--model_path", trained / LAST) == 0
     ours = capsys.readouterr().out.splitlines()
     torch.save(read_tensors(trained / LAST), tmp_path / "theirs.pt")
-    assert run("eval", places, "--model_path", tmp_path / "theirs.pt") == 0
+    assert run("eval", places, "--model_path", tmp_path / "theirs.pt", "--batch_size", 16) == 0
     theirs = capsys.readouterr().out.splitlines()
     assert "no record" in theirs[0]
     numbers = [[line for line in lines if line.startswith(("eval ", "authors "))] for lines in (ours, theirs)]
     assert numbers[0] == numbers[1] and len(numbers[0]) == 3
+    assert run("eval", places, "--model_path", tmp_path / "theirs.pt") == 0
+    assert "batches of 64, their default" in capsys.readouterr().out
     assert run("eval", places, "--model_path", tmp_path / "theirs.pt", model="") == 2
     assert "does not say what network" in one_line(capsys)
+
+
+def test_the_command_that_train_prints_works_as_it_is_pasted(places, tmp_path, monkeypatch, capsys):
+    (real := tmp_path / "real images").symlink_to(places[1])
+    monkeypatch.chdir(tmp_path)
+    for path in ("my models/", "my models/it's mine.pt"):
+        assert run("train", (places[0], real), "--model_path", path, model="resnet") == 0
+        printed = capsys.readouterr().out
+        tested = re.search(r"last epoch, ([\d.]+) % \(eval\), ([\d.]+) % \(authors\)", printed).groups()
+        program, *words = shlex.split(printed.splitlines()[-1].partition(": ")[2])
+        assert program == "synthlib" and cli.main(words) == 0
+        found = capsys.readouterr().out
+        assert re.search(rf"^eval +{tested[0]} %", found, re.M)
+        assert f"one shuffle {tested[1]} %, 4 shuffles" in found and "batches of 16:" in found  # as in training
+
+
+def test_a_pt_that_is_not_there_is_the_safetensors_of_its_name_and_a_folder_has_the_last_epoch(places, trained, capsys):
+    lines = {}
+    for name in ("", LAST, "trained_model.pt", "trained_model.pth", "best_on_test_model.pt"):
+        assert run("eval", places, "--model_path", trained / name) == 0
+        lines[name] = capsys.readouterr().out.splitlines()
+    assert lines[""] == lines[LAST] == lines["trained_model.pt"][1:] == lines["trained_model.pth"][1:]
+    assert all(f"{LAST} is tested, which is there" in lines[f"trained_model{end}"][0] for end in (".pt", ".pth"))
+    assert "chosen: best on the test set" in "".join(lines["best_on_test_model.pt"])
+    assert run("eval", places, "--model_path", trained / "other.pt") == 2
+    assert "other.pt" in one_line(capsys)
+
+
+def test_authors_mode_is_in_batches_of_the_training_unless_others_are_asked_for(places, trained, tmp_path, capsys):
+    from synthlib.data.real import load_real
+
+    real = load_real("digits", "test", str(places[1]))
+    model, record = load_model(trained / LAST)
+    for words, size in (((), 16), (("--batch_size", 7), 7), (("--batch_size", 64), 64)):
+        file = tmp_path / f"{size}.safetensors"
+        assert run("eval", places, "--model_path", trained, "--logits", file, *words) == 0
+        assert f"batches of {size}:" in capsys.readouterr().out
+        wanted, _ = predict_authors(model, real.images, preparation_of(record), size)
+        assert torch.equal(load_logits(file).authors, wanted)
+    for number in (1, -3):
+        assert run("eval", places, "--model_path", trained, "--batch_size", number) == 2
+        assert f"batch_size is {number}" in one_line(capsys)
+
+
+def test_the_authors_order_and_the_shuffles_stand_side_by_side(tmp_path, monkeypatch, capsys):
+    """Of CIFAR their order is that of the test file, which Parquet keeps and class folders do not."""
+    folders = write_bars(tmp_path / "folders", "cifar10", count=3)
+    import_set(open_source(folders), tmp_path / "set", "cifar10")
+    torch.save(initial_model("resnet", 10, 32, 0).state_dict(), tmp_path / "new.pt")
+    words = ["eval", "--model", "resnet", "--model_path", str(tmp_path / "new.pt"), "--dataset", "cifar10"]
+    for place, said in (("set", "file order, as theirs,"), ("folders", "one shuffle (theirs is file order")):
+        capsys.readouterr()
+        file = tmp_path / f"{place}.safetensors"
+        assert cli.main([*words, "--real_data_location", str(tmp_path / place), "--logits", str(file)]) == 0
+        logits, printed = load_logits(file), capsys.readouterr().out
+        assert logits.order.shape == (5, 30) and (logits.order[0].tolist() == list(range(30))) == (place == "set")
+        first, others = (accuracy_percent(part, logits.labels) for part in (logits.authors[0], logits.authors[1:]))
+        assert re.search(rf"^{re.escape(said)}.* {first:.2f} %, 4 shuffles {others:.2f} % in the mean", printed, re.M)
 
 
 def test_a_pt_that_train_writes_is_plain_tensors_and_comes_back(places, trained, tmp_path):

@@ -1,17 +1,21 @@
 """Notebook 03's promises: two modes that change nothing, rows with every count."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
+from synthlib.data.sets import ImageSet
+from synthlib.evaluation import predict
 from synthlib.evaluation.evaluate import (
     Classifier,
     Logits,
     accuracy_percent,
     load_logits,
     logits_bytes,
+    orders_text,
     per_class_accuracy,
     per_class_rows,
     result_rows,
@@ -99,6 +103,30 @@ def test_authors_mode_uses_the_statistics_of_each_test_batch():
     assert untouched == pytest.approx(100 * 5 / 7) and abs(untouched - right) > 1
 
 
+def test_the_first_order_is_the_files_where_there_is_one_and_the_others_are_the_same_shuffles():
+    model, images = network("resnet"), noise(20)
+    logits, order = predict_authors(model, images, AS_IS, 8, 3, 5, True)
+    shuffled, shuffles = predict_authors(model, images, AS_IS, 8, 3, 5)
+    assert order[0].tolist() == list(range(20)) and torch.equal(order[1:], shuffles[:2])
+    with torch.no_grad():  # as their loop: train mode, batch after batch, which a fresh copy's statistics do not leave
+        batches = [network("resnet").train()(normalise(images[start : start + 8])) for start in (0, 8, 16)]
+    assert torch.allclose(logits[0], torch.cat(batches), atol=1e-5)
+    for found, said in ((order, "file order, 2 shuffles"), (order[:1], "file order"), (shuffles, "3 shuffles")):
+        assert orders_text(found) == said
+
+
+def test_while_training_the_test_takes_the_trainings_batches_in_the_authors_order():
+    real = ImageSet(noise(20), torch.arange(20) % 10, [str(k) for k in range(10)], [str(k) for k in range(20)], True)
+    model = network("resnet")
+    found = {}
+    for in_file_order, batch_size in ((True, 4), (True, 10), (False, 4)):
+        test = predict.tester(replace(real, in_file_order=in_file_order), real.classes, batch_size)
+        logits, _ = predict_authors(model, real.images, AS_IS, batch_size, 1, 0, in_file_order)
+        assert test(model, AS_IS)["test_authors_percent"] == accuracy_percent(logits, real.labels)
+        found[test.digest] = logits
+    assert len(found) == 3  # a best epoch that other batches or another order chose is another
+
+
 def test_a_vit_without_dropout_agrees_in_both_modes():
     model, images = network("vit"), noise(40)
     logits, _ = predict_authors(model, images, AS_IS, batch_size=16, shuffles=2, seed=0)
@@ -149,7 +177,7 @@ def test_accuracy_by_hand_in_all_and_by_class():
 
 
 WHO = Classifier("digits", "test", "merged", "guidance=3", "drawn", "resnet", "scratch", "miniature", 1, generation_seed="64:1",
-                 training_seed=12, n_train=400, n_steps=210)  # fmt: skip
+                 training_seed=12, unused_images=20, n_train=400, n_steps=210)  # fmt: skip
 # Sure of everything (confidence 100 % but for 0.02 %), half of it right; of all shuffles three quarters.
 BOTH = Logits(LOGITS, torch.stack([LOGITS, 9 * ALL_RIGHT]), torch.tensor([[0, 1, 2, 3], [3, 2, 1, 0]]), LABELS)
 
@@ -159,11 +187,12 @@ def test_result_rows_carry_both_modes_the_whole_condition_and_every_count():
     assert in_eval | {"ece_percent": 50} == {
         "dataset": "digits", "split": "test", "trick": "merged", "setting": "guidance=3", "images": "drawn",
         "architecture": "resnet", "init": "scratch", "protocol": "miniature", "evaluation_mode": "eval", "replicate": 1,
-        "generation_seed": "64:1", "training_seed": 12, "n_train": 400, "n_steps": 210, "n_test": 4,
-        "accuracy_percent": 50.0, "top5_percent": None, "ece_percent": 50,
+        "generation_seed": "64:1", "training_seed": 12, "unused_images": 20, "n_train": 400, "n_steps": 210, "n_test": 4,
+        "orders": None, "accuracy_percent": 50.0, "top5_percent": None, "ece_percent": 50,
     }  # fmt: skip
     assert in_authors == in_eval | {
-        "evaluation_mode": "authors", "accuracy_percent": 75.0, "ece_percent": in_authors["ece_percent"]
+        "evaluation_mode": "authors", "orders": "file order, 1 shuffle", "accuracy_percent": 75.0,
+        "ece_percent": in_authors["ece_percent"],
     }  # fmt: skip
     assert [row["ece_percent"] for row in (in_eval, in_authors)] == pytest.approx([50, 25], abs=0.03)
     assert list(in_authors) == list(in_eval)
@@ -179,6 +208,7 @@ def test_the_rows_are_what_the_tables_read():
 def test_the_best_epoch_on_the_test_set_is_one_row_of_its_own_in_the_authors_mode():
     (row,) = result_rows(WHO, BOTH, best_on_test=True)
     assert row["evaluation_mode"] == "authors_best" and row["accuracy_percent"] == 75
+    assert row["orders"] == "file order, 1 shuffle"
     assert list(row) == list(result_rows(WHO, BOTH)[0])
 
 

@@ -110,7 +110,7 @@ def test_training_takes_the_kept_images_only_and_as_many_of_each_class(settings,
     assert torch.equal(images.images, all_images.images[kept.tolist()])
     assert images.column("image_id").tolist() == frame.loc[kept, "image_id"].tolist()
     for replicate in (0, 1):
-        assert chosen_images(images.replicate(replicate), train, replicate).labels.bincount().tolist() == [4, 4]
+        assert chosen_images(images.replicate(replicate), train, replicate, 0).labels.bincount().tolist() == [4, 4]
     receipts.begin("02_train", train).lock.release()  # the step takes both folders as inputs
 
 

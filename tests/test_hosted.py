@@ -1,6 +1,7 @@
 """The paper's tables from the authors' own images, end to end on small archives served on loopback; nothing is generated."""
 
 import io
+import math
 import os
 import subprocess
 import sys
@@ -41,6 +42,33 @@ def test_hosted_plans_every_set_of_the_twelve_and_generates_nothing():
     said = [line for line in last["not_run"] if "merged_full" not in line]
     assert {tuple(line.split(": ")[0].split("/")[:2]) for line in said} == NOT_HOSTED
     assert all(line.endswith(": the authors host no such set") for line in last["not_run"])
+
+
+@pytest.mark.parametrize("name", ["hosted", "paper"])
+def test_ten_thousand_images_of_a_synthetic_cifar_set_are_held_out_as_by_the_authors_loader_and_no_others(name):
+    for step in plan_steps(read_experiment(name)):
+        given = step.parameters
+        if step.notebook == "02_train":  # in F6 so many images of each class are learned from as it says
+            held_out = given["dataset"] != "eurosat" and given["trick"] not in REAL_TRICKS
+            held_out = held_out and given["images_per_class"] == 0
+            assert given["unused_images"] == (10_000 if held_out else 0), step.name
+            assert given["test_every"] == 5 and given["batch_size"] == 64, step.name
+
+
+def test_what_the_paper_compares_learns_from_equal_numbers_of_images_in_equal_numbers_of_steps():
+    steps = plan_steps(read_experiment("paper"))
+    drawn = {step.run_dir: step.parameters for step in steps if step.notebook == "01_generate"}
+    for dataset, n in (("cifar10", 50_000), ("cifar100", 50_000), ("eurosat", 27_000)):
+        classes = len(read_spec(dataset).classes)
+        for step in (step for step in steps if step.notebook == "02_train" and step.parameters["dataset"] == dataset):
+            given = step.parameters
+            if given["trick"] in REAL_TRICKS or "merged_full" in step.name:
+                continue
+            per_class = given["images_per_class"] or drawn[given["generated_dir"]]["images_per_class"]
+            learned = classes * per_class - given["unused_images"]
+            assert given["images_per_class"] or learned == n, step.name
+            batches = math.ceil(learned / given["batch_size"]) * given["epochs"]
+            assert batches == pytest.approx(50 * math.ceil(n / 64), rel=0.02), step.name
 
 
 def test_a_cell_that_is_not_hosted_says_so():

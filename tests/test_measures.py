@@ -22,6 +22,7 @@ from synthlib.evaluation.referee import Judge
 from synthlib.evaluation.resample import Images, draws, interval, measure_rows, score_row
 from synthlib.inputs import InputError
 from synthlib.results.rows import MEASURE_COLUMNS
+from synthlib.training.replicates import chosen_images
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -316,9 +317,10 @@ def test_measures_csv_has_a_row_for_each_measure_space_and_replicate(settings, d
     assert measure_replicates(chosen, tmp_path)[1].equals(frame)
 
 
-def test_what_is_measured_is_what_was_learned_from(settings, drawn, tmp_path):
-    """A training with two images of each class: their measures, not those of the six that were drawn."""
-    train = settings("02_train", trick="merged", generated_dir=str(drawn), images_per_class=2)
+@pytest.mark.parametrize(("few", "n"), [({"images_per_class": 2}, 4), ({"unused_images": 5, "seed": 3}, 7)])
+def test_what_is_measured_is_what_was_learned_from(settings, drawn, tmp_path, few, n):
+    """A training with some of the six images of each of two classes: their measures, not those of all that were drawn."""
+    train = settings("02_train", trick="merged", generated_dir=str(drawn), **few)
     receipts.begin("02_train", train).finish([])
     chosen = evaluate_settings(
         settings, drawn, measures=["vendi"], feature_spaces=["pixels-v1"], trained_dir=train.run_dir
@@ -326,9 +328,9 @@ def test_what_is_measured_is_what_was_learned_from(settings, drawn, tmp_path):
     _, frame = measure_replicates(chosen, tmp_path)
     images = read_shards(drawn)
     for number in (0, 1):
-        first = images.replicate(number, 2).images
+        learned = chosen_images(images.replicate(number), train, number, train.seed + number).images
         row = frame[frame["replicate"] == number].iloc[0]
-        assert row["n"] == 4 and row["value"] == pytest.approx(vendi(measure.extract_features(first, "pixels-v1")))
+        assert row["n"] == n and row["value"] == pytest.approx(vendi(measure.extract_features(learned, "pixels-v1")))
 
 
 def test_unknown_measures_and_spaces_are_refused_before_anything_is_read(settings, drawn, tmp_path):

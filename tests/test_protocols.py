@@ -11,6 +11,7 @@ from dataclasses import asdict, replace
 import pyarrow as pa
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -95,7 +96,7 @@ def test_the_authors_protocol_is_their_code_to_the_letter():
         "flip": 0.5,
         "ema_decay": 0,
         "precision": "float32",
-        "test_every": 1,
+        "test_every": 5,
     }
 
 
@@ -165,6 +166,14 @@ def test_eurosat_is_rotated_and_cropped_and_others_are_cropped_and_resized():
     assert settings(dataset="eurosat", transform="resized_crop").transform == "resized_crop"
 
 
+@pytest.mark.parametrize(
+    ("dataset", "size"), [("cifar10", 32), ("cifar100", 32), ("eurosat", 224), ("digits", 512), ("own", 512)]
+)
+def test_images_of_512_pixels_are_for_a_network_of_the_authors_size(dataset, size):
+    assert preparation_for(settings(dataset=dataset), 512).image_size == size
+    assert preparation_for(settings(dataset=dataset, image_size=64), 512).image_size == 64
+
+
 def test_the_networks_size_is_the_images_own_or_224_for_eurosat():
     cropped, rotated = settings(), settings(dataset="eurosat")
     assert preparation_for(cropped, 32) == augment.Preparation("resized_crop", 32, "imagenet")
@@ -187,6 +196,8 @@ def test_images_larger_than_the_networks_input_are_shrunk_once_with_antialias(ti
     small = functional.resize(large.float(), [4, 4], antialias=True).round().to(torch.uint8)
     wanted = train(small, labels, 2, settings(), 0)
     assert same(train(large, labels, 2, settings(image_size=4), 0).state, wanted.state)
+    monkeypatch.setattr(training, "CIFAR_SIZE", 4)
+    assert same(train(large, labels, 2, settings(dataset="cifar10"), 0).state, wanted.state)
     monkeypatch.setattr(training, "SHRUNK_TOGETHER", 3)  # in how many parts changes nothing
     assert same(train(large, labels, 2, settings(image_size=4), 0).state, wanted.state)
 
@@ -317,7 +328,7 @@ def test_averaged_weights_are_what_is_tested_and_returned_and_decay_0_changes_no
     assert len(after_each_step) == 6
     assert all(torch.equal(a, b) for a, b in zip(after_each_step[-1], plain.state.values(), strict=True))
 
-    start = checkpoint.initial_model("resnet", 2, 4, training._seed(0, "initial weights"))
+    start = checkpoint.initial_model("resnet", 2, 4, training.seed_for(0, "initial weights"))
     mean = [parameter.detach() for parameter in start.parameters()]
     for step, weights in enumerate(after_each_step, 1):
         mean = [(m + w) / 2 for m, w in zip(mean, weights, strict=True)]
@@ -342,10 +353,25 @@ def test_the_best_epochs_weights_are_kept_and_of_equals_the_first(tiny):
     assert {row["test_eval_percent"] for row in trained.history} == {1.0}
 
 
-def test_tests_are_as_rare_as_asked(tiny):
-    trained = train(*pictures(), 2, settings(epochs=5, test_every=2), 0, test=scripted(10, 20))
-    assert [row.get("test_authors_percent") for row in trained.history] == [None, 10, None, 20, None]
-    assert trained.best_epoch == 4
+@pytest.mark.parametrize(
+    ("epochs", "every", "tested"),
+    [
+        (50, 5, [1, 6, 11, 16, 21, 26, 31, 36, 41, 46]),
+        (5, 2, [1, 3, 5]),
+        (4, 2, [1, 3]),
+        (2, 5, [1]),
+        (3, 1, [1, 2, 3]),
+    ],
+)
+def test_tests_begin_with_the_first_epoch_as_theirs_and_are_as_rare_as_asked(tiny, epochs, every, tested):
+    test = scripted(*range(1, len(tested) + 1))
+    trained = train(*pictures(), 2, settings(epochs=epochs, test_every=every), 0, test=test)
+    assert [row["epoch"] for row in trained.history if "test_authors_percent" in row] == tested
+    assert trained.best_epoch == tested[-1] and not test.models[len(tested) :]
+
+
+def test_without_tests_nothing_is_chosen_and_no_bit_is_another(tiny):
+    trained = train(*pictures(), 2, settings(epochs=5, test_every=2), 0, test=scripted(10, 20, 30))
     untested = train(*pictures(), 2, settings(epochs=5, test_every=0), 0, test=scripted())
     assert untested.best is None and untested.best_epoch is None and same(untested.state, trained.state)
 
@@ -616,32 +642,52 @@ def test_replicates_of_images_are_taken_in_turn(tiny, tmp_path):
 
 
 def test_a_classifier_is_that_of_train_with_its_seed_and_its_images(tiny, tmp_path):
-    from safetensors.torch import load_file
-
     images, chosen = synthetic(2), settings(replicates=2, seed=5)
     files, _ = train_replicates(images, chosen, tmp_path)
     mine = images.replicate(1)
     assert same(load_file(files[1]), train(mine.images, mine.labels, 2, chosen, 6).state)
 
 
-def test_unused_images_are_the_last_of_each_class():
-    found = chosen_images(synthetic(), settings(unused_images=2), 0)
-    assert sorted(found.column("image_id")) == [f"{label}-0-{index}" for label in (0, 1) for index in (0, 1, 2)]
-    assert sorted(found.images[:, 0, 0, 0].tolist()) == [0, 1, 2, 100, 101, 102]
-    both = chosen_images(synthetic(), settings(unused_images=2, images_per_class=2), 0)
-    assert sorted(both.column("image_id")) == [f"{label}-0-{index}" for label in (0, 1) for index in (0, 1)]
-    assert len(chosen_images(synthetic(), settings(), 0).labels) == 8
+def test_unused_images_are_random_over_the_whole_set_and_the_same_for_every_architecture():
+    whole = synthetic(per_class=(40, 60))
+    found = chosen_images(whole, settings(unused_images=30), 0, 9)
+    ids = found.column("image_id").tolist()
+    assert len(set(ids)) == 70 and set(ids) < set(whole.column("image_id"))
+    assert [i for i in whole.column("image_id") if i in set(ids)] == ids  # the others stay where they were
+    assert torch.equal(
+        found.images[:, 0, 0, 0], 100 * found.labels.to(torch.uint8) + torch.tensor(found.column("index"))
+    )
+    assert found.labels.bincount().tolist() != [25, 45]  # not the same number of each class, and not the last of each
+    assert max(found.column("index")[found.labels.numpy() == 0]) > 28
+    again = chosen_images(whole, settings(unused_images=30, architecture="vit", batch_size=8), 0, 9)
+    assert again.column("image_id").tolist() == ids
+    assert chosen_images(whole, settings(unused_images=30), 0, 8).column("image_id").tolist() != ids
+    few = chosen_images(whole, settings(unused_images=30, images_per_class=20), 0, 9)  # of those that are left
+    assert few.labels.bincount().tolist() == [20, 20] and set(few.column("image_id")) < set(ids)
+    assert len(chosen_images(whole, settings(), 0, 7).labels) == 100
+
+
+def test_each_training_leaves_out_images_of_its_own_and_its_record_says_how_many(tiny, tmp_path):
+    images = synthetic(per_class=(40, 60))
+    files, _ = train_replicates(images, settings(replicates=2, seed=7, unused_images=30, epochs=1), tmp_path)
+    assert [(r["n_train"], r["unused_images"], r["batch_size"]) for r in records(files)] == [(70, 30, 4)] * 2
+    assert {r["protocol"] for r in records(files)} == {settings(epochs=1).protocol_label()}
+    for file, seed in zip(files, (7, 8), strict=False):
+        part = chosen_images(images, settings(unused_images=30), 0, seed)
+        wanted = train(part.images, part.labels, 2, settings(epochs=1), seed)
+        assert same(load_file(file), wanted.state)
 
 
 def test_images_that_are_too_few_are_one_line():
     for changes, message in (
-        ({"unused_images": 3}, "unused_images is 3; expected a multiple of the 2 classes"),
-        ({"unused_images": 8}, "has 4 images of 'a'; expected at least 5"),
-        ({"unused_images": 2, "images_per_class": 4}, "has 4 images of 'a'; expected at least 5"),
+        ({"unused_images": 8}, "unused_images is 8, and replicate 0 has 8 images; expected fewer"),
+        ({"unused_images": 10_000}, "unused_images is 10000, and replicate 0 has 8 images; expected fewer"),
+        ({"unused_images": 7}, "has 0 images of '[ab]' without its 7 unused ones; expected at least 1"),
+        ({"unused_images": 2, "images_per_class": 4}, "without its 2 unused ones; expected at least 4"),
         ({"images_per_class": 5}, "expected at least 5, generate more"),
     ):
         with pytest.raises(InputError, match=message) as caught:
-            chosen_images(synthetic(), settings(**changes), 0)
+            chosen_images(synthetic(), settings(**changes), 0, 0)
         assert "\n" not in str(caught.value)
 
 
@@ -658,7 +704,7 @@ def test_history_csv_is_the_records_history(tiny, tmp_path):
     assert len(rows) == len(told) == 6 and list(rows[0]) == list(history)
     for row, wanted in zip(rows, told, strict=True):
         assert row == {name: str(wanted.get(name, "")) for name in row}
-    assert [row["test_authors_percent"] for row in rows] == ["", "10", "", "", "20", ""]
+    assert [row["test_authors_percent"] for row in rows] == ["10", "", "20", "30", "", "40"]
     assert history["replicate"] == [0, 0, 0, 1, 1, 1]
 
 
@@ -681,8 +727,8 @@ def test_what_is_there_already_is_not_trained_again(tiny, tmp_path, fails):
 
 def test_a_protocol_that_tests_more_rarely_than_there_are_epochs_trains_once(tiny, tmp_path, fails):
     chosen = settings(epochs=2, test_every=5)
-    files, _ = train_replicates(synthetic(), chosen, tmp_path, scripted())
-    assert [file.name for file in files] == ["model-r0.safetensors", "history.csv"]
+    files, _ = train_replicates(synthetic(), chosen, tmp_path, scripted(10))
+    assert [file.name for file in files] == ["model-r0.safetensors", "best-r0.safetensors", "history.csv"]
     fails()
     train_replicates(synthetic(), chosen, tmp_path, scripted())
 
@@ -697,10 +743,10 @@ def test_who_is_told_and_what_the_protocol_is_called_retrain_nothing(tiny, tmp_p
 
 
 def test_an_interrupt_between_two_trainings_is_one_line_too_and_what_is_finished_stays(tiny, tmp_path, monkeypatch):
-    def interrupted_before_the_second(images, settings, source):
+    def interrupted_before_the_second(images, settings, source, training_seed):
         if source:
             raise KeyboardInterrupt
-        return chosen_images(images, settings, source)
+        return chosen_images(images, settings, source, training_seed)
 
     monkeypatch.setattr(replicates, "chosen_images", interrupted_before_the_second)
     with pytest.raises(Interrupted):

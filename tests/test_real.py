@@ -140,6 +140,7 @@ def test_cifars_training_split_is_the_pool_and_its_test_split_the_test(home, mon
     assert colours(pool) == [[min(10 * (n - 1 - i), 255), i, number] for number in range(files) for i in range(n)]
     assert colours(test) == [[min(10 * (n - 1 - i), 255), i, files] for i in range(n)]
     assert test.ids[1] == f"{dataset}-test-00001" and set(pool.ids).isdisjoint(test.ids)
+    assert test.in_file_order and load_real(dataset, "test", classes=pool.classes[:3]).in_file_order
     assert torch.equal(load_real(dataset, "rest").images, test.images)
     assert torch.equal(load_real(dataset, "test", str(batches.parent)).images, test.images)
     assert torch.equal(load_real(dataset, "test", str(batches)).images, test.images)

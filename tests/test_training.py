@@ -233,7 +233,7 @@ def test_the_optimiser_is_torchs_adamw_with_cosine_over_epochs(monkeypatch):
     monkeypatch.setattr(augment, "draw_crops", lambda *_: Crops(whole, torch.zeros(8, dtype=torch.bool)))
     trained = train(images, labels, 2, settings(epochs=4, batch_size=8, weight_decay=0.9, learning_rate=2e-3), 3)
 
-    model = initial_model("resnet", 2, 32, training._seed(3, "initial weights"))
+    model = initial_model("resnet", 2, 32, training.seed_for(3, "initial weights"))
     optimiser = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.9)
     cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=4)
     x = normalise(images)
@@ -245,7 +245,7 @@ def test_the_optimiser_is_torchs_adamw_with_cosine_over_epochs(monkeypatch):
     for name, value in model.state_dict().items():
         assert torch.allclose(trained.state[name], value, atol=2e-5), name
     assert not torch.allclose(
-        initial_model("resnet", 2, 32, training._seed(3, "initial weights"))[1].weight, model[1].weight, atol=1e-3
+        initial_model("resnet", 2, 32, training.seed_for(3, "initial weights"))[1].weight, model[1].weight, atol=1e-3
     )
 
 

@@ -16,9 +16,9 @@ from synthlib.data.datasets import read_spec
 from synthlib.data.sets import ImageSet, SyntheticSet
 from synthlib.data.sources import open_source
 from synthlib.inputs import InputError, choose
+from synthlib.names import CIFAR
 
 SPLITS = ("pool", "test", "rest")
-CIFAR = ("cifar10", "cifar100")
 DOWNLOADED = (*CIFAR, "eurosat")
 
 
@@ -58,7 +58,7 @@ def load_real(
     if dataset in CIFAR and _is_torchvisions(dataset, place, real_dir):
         images, labels, found = readers.read_cifar(dataset, split == "pool", place)
         ids = [f"{dataset}-{'train' if split == 'pool' else 'test'}-{i:05d}" for i in range(len(labels))]
-        return _chosen(ImageSet(images, labels, found, ids), dataset, classes, f"{dataset} in {place}")
+        return _chosen(ImageSet(images, labels, found, ids, True), dataset, classes, f"{dataset} in {place}")
     return _load_source(dataset, split, place, classes, image_size)
 
 
@@ -145,7 +145,7 @@ def _chosen(real: ImageSet, dataset: str, classes: Sequence[str], name: str) -> 
         return real
     labels = torch.tensor([numbers.get(class_name, -1) for class_name in real.classes])[real.labels]
     keep = torch.nonzero(labels >= 0).flatten()
-    return ImageSet(real.images[keep], labels[keep], known, [real.ids[place] for place in keep])
+    return ImageSet(real.images[keep], labels[keep], known, [real.ids[place] for place in keep], real.in_file_order)
 
 
 # --- digits -----------------------------------------------------------------------------------------------------------
@@ -207,7 +207,8 @@ def _load_source(dataset: str, split: str, place: Path, classes: Sequence[str], 
     else:
         ids = [f"{source.name}-{item.file.zfill(5)}" for item in items]
     images = readers.decode_items(items, folder, f"{dataset} {split}", image_size)
-    return ImageSet(images, torch.tensor([numbers[item.class_name] for item in items]), known, ids)
+    labels = torch.tensor([numbers[item.class_name] for item in items])
+    return ImageSet(images, labels, known, ids, dataset in CIFAR and source.sequential)  # Parquet keeps the order
 
 
 def _folder_of(role: str, place: Path, folders: dict[str, Path]) -> Path:

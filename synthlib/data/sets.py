@@ -11,12 +11,16 @@ from synthlib import digests
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Images uint8 [N, 3, H, W], labels int64 [N] into `classes`, and an id for each image."""
+    """Images uint8 [N, 3, H, W], labels int64 [N] into `classes`, and an id for each image.
+
+    in_file_order: they stand as in CIFAR's own files, which is the order that the authors' code tests in.
+    """
 
     images: torch.Tensor
     labels: torch.Tensor
     classes: list[str]
     ids: list[str]
+    in_file_order: bool = False
 
     def digest(self) -> str:
         """sha256 of pixels and labels."""

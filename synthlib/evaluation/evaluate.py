@@ -21,7 +21,7 @@ class Logits:
 
     eval: torch.Tensor  # float32 [N, C]
     authors: torch.Tensor  # float32 [S, N, C]
-    order: torch.Tensor  # int64 [S, N], the shuffles behind `authors`
+    order: torch.Tensor  # int64 [S, N], the orders behind `authors`: of CIFAR first its file's, then shuffles
     labels: torch.Tensor  # int64 [N]
 
 
@@ -37,6 +37,18 @@ def load_logits(path: Path) -> Logits:
         return Logits(**safetensors.torch.load_file(path))
     except (OSError, safetensors.SafetensorError, TypeError) as error:
         raise InputError(f"{path} is not a whole logits file ({error}); run 03_eval again.") from None
+
+
+def in_file_order(order: torch.Tensor) -> bool:
+    """Whether the first of some orders [S, N] is that of the images themselves."""
+    return torch.equal(order[0], torch.arange(order.shape[1]))
+
+
+def orders_text(order: torch.Tensor) -> str:
+    """The orders [S, N] behind an authors' accuracy in words: "file order, 4 shuffles" or "5 shuffles"."""
+    first = ["file order"] if in_file_order(order) else []
+    shuffles = len(order) - len(first)
+    return ", ".join(first + ([f"{shuffles} shuffle{'s' if shuffles > 1 else ''}"] if shuffles else []))
 
 
 def accuracy_percent(logits: torch.Tensor, labels: torch.Tensor) -> float:
@@ -77,6 +89,7 @@ class Classifier:
     replicate: int
     generation_seed: str  # experiment seed:replicate; of a set that was made elsewhere "given <digest>:0"
     training_seed: int
+    unused_images: int  # left out of training beside n_train, at random
     n_train: int
     n_steps: int
 
@@ -88,7 +101,7 @@ class Classifier:
 
 
 def result_rows(classifier: Classifier, logits: Logits, best_on_test: bool = False) -> list[dict]:
-    """The rows of results.csv for one classifier: evaluation_mode eval, and authors (mean over the shuffles).
+    """The rows of results.csv for one classifier: evaluation_mode eval, and authors (mean over its orders, which it names).
 
     best_on_test: the logits are of the epoch that was best on the test set; one row, authors_best, from logits.authors.
     top5_percent is None for ten classes or fewer; ece_percent: see `calibration`, in authors modes of all shuffles pooled.
@@ -99,7 +112,8 @@ def result_rows(classifier: Classifier, logits: Logits, best_on_test: bool = Fal
         row = classifier.condition(mode)
         row |= {name: value for name, value in asdict(classifier).items() if name not in row}
         top5, ece = top5_percent(values, logits.labels), ece_percent(calibration_bins(values, logits.labels))
-        row |= {"n_test": len(logits.labels), "accuracy_percent": round(accuracy_percent(values, logits.labels), 6)}
+        row |= {"n_test": len(logits.labels), "orders": None if mode == "eval" else orders_text(logits.order)}
+        row |= {"accuracy_percent": round(accuracy_percent(values, logits.labels), 6)}
         rows.append(row | {"top5_percent": None if top5 is None else round(top5, 6), "ece_percent": round(ece, 6)})
     return rows
 

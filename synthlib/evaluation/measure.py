@@ -98,7 +98,10 @@ def learned_from(settings: EvaluateSettings) -> SyntheticSet:
     trained = replace(receipts.settings_of(settings.trained_dir), generated_dir=settings.generated_dir)
     images = read_training_set(trained)
     numbers = np.unique(images.column("replicate")).tolist()[: trained.replicates or None]
-    parts = [chosen_images(images.replicate(number), trained, number) for number in numbers]
+    parts = [
+        chosen_images(images.replicate(number), trained, number, trained.seed + place)
+        for place, number in enumerate(numbers)  # place: of the first classifier that learned from this replicate
+    ]
     return SyntheticSet(
         torch.cat([part.images for part in parts]),
         torch.cat([part.labels for part in parts]),

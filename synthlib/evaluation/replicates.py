@@ -1,6 +1,7 @@
 """All replicates of a condition, tested: logits of each classifier in both evaluation modes, and the result rows."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -53,11 +54,12 @@ def evaluate_replicates(real: ImageSet, settings: EvaluateSettings, folder: Path
     images, settings, code) is current are kept. InputError: checkpoint and real images differ in their classes.
     """
     torch.set_num_threads(settings.threads)
+    trained = receipts.settings_of(settings.trained_dir)
+    settings = replace(settings, batch_size=settings.batch_size or trained.batch_size)
     kept = {name: getattr(settings, name) for name in ("batch_size", "shuffles", "seed", "threads")}
     kept |= {"device": hardware_name(settings.device), "eval_batch_size": EVAL_BATCH_SIZE}
-    kept["images"] = real.digest()
+    kept |= {"images": real.digest(), "in_file_order": real.in_file_order}
     images, seed = _origin(settings)
-    protocol = receipts.settings_of(settings.trained_dir).protocol_label()
     files, tables = [], {"results.csv": [], "per_class.csv": [], "calibration.csv": []}
     names = receipts.output_names(settings.trained_dir, ".safetensors")
     for name in progress(names, f"{settings.dataset} {settings.trick} {settings.architecture}", unit="checkpoint"):
@@ -79,10 +81,11 @@ def evaluate_replicates(real: ImageSet, settings: EvaluateSettings, folder: Path
             images=images,
             architecture=settings.architecture,
             init=record["init"],
-            protocol=protocol,
+            protocol=trained.protocol_label(),
             replicate=record["replicate"],
             generation_seed=f"{seed}:{record['image_replicate']}",
             training_seed=record["training_seed"],
+            unused_images=trained.unused_images,
             n_train=record["n_train"],
             n_steps=record["n_steps"],
         )
@@ -111,7 +114,6 @@ def _origin(settings: EvaluateSettings) -> tuple[str, str]:
 def _test(checkpoint: Path, real: ImageSet, settings: EvaluateSettings) -> Logits:
     model, record = load_model(checkpoint, settings.architecture, real.classes)
     model, preparation = model.to(device_named(settings.device)), preparation_of(record)
-    authors, order = predict_authors(
-        model, real.images, preparation, settings.batch_size, settings.shuffles, settings.seed
-    )
+    how = (preparation, settings.batch_size, settings.shuffles, settings.seed, real.in_file_order)
+    authors, order = predict_authors(model, real.images, *how)
     return Logits(eval=predict_eval(model, real.images, preparation), authors=authors, order=order, labels=real.labels)

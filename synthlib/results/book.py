@@ -13,7 +13,7 @@ from synthlib import paths, receipts
 from synthlib.digests import sha256_json
 from synthlib.files import write_atomic
 from synthlib.inputs import InputError, read_yaml
-from synthlib.results import rows, trick_label
+from synthlib.results import known, rows, trick_label
 from synthlib.results.style import save_figure
 from synthlib.results.tables import write_table
 from synthlib.results.tidy import results_csv, tidy
@@ -159,6 +159,7 @@ class Book:
             row = rows.read_evaluations([folder]).iloc[[0]]
             condition = (row["dataset"].iloc[0], rows.treatments(row).iloc[0], row["architecture"].iloc[0])
             found[condition] = found[(*condition, row["images"].iloc[0])] = {
+                "unused_images": known(row["unused_images"].iloc[0]),
                 "run_dir": folder,
                 "outputs_sha256": sha256_json(receipts.output_digests(folder)),
                 "code_sha256": receipt["code"],

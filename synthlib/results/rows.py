@@ -16,7 +16,8 @@ from synthlib.results import VARIANTS, mode_order, trick_label, trick_order, var
 CONDITION = ["dataset", "split", "trick", "setting", "images", "architecture", "init", "protocol", "evaluation_mode"]
 COUNTS = ["n_train", "n_steps", "n_test"]
 SCORES = ["accuracy_percent", "top5_percent", "ece_percent"]  # top5_percent is empty for ten classes or fewer
-ROW_COLUMNS = [*CONDITION, "replicate", "generation_seed", "training_seed", *COUNTS, *SCORES]
+# orders: of the test images, behind an accuracy in authors modes.
+ROW_COLUMNS = [*CONDITION, "replicate", "generation_seed", "training_seed", "unused_images", *COUNTS, "orders", *SCORES]
 MEASURE_COLUMNS = ["dataset", "trick", "setting", "replicate", "measure", "feature_space", "value", "low", "high", "n"]
 PER_CLASS_COLUMNS = [*CONDITION, "replicate", "class", "accuracy_percent"]
 CALIBRATION_COLUMNS = [*CONDITION, "replicate", "bin_low_percent", "bin_high_percent", "n", "confidence_percent",

@@ -105,22 +105,29 @@ def _changes(experiment: Experiment, condition: Condition) -> dict[str, dict[str
     if axis == "guidance":  # the same prompts and seeds as with random guidance, all at one guidance scale
         return {"01_generate": {"min_scale": value, "max_scale": value}}
     if axis == "images_per_class":
-        train = {"images_per_class": value}
+        train = {"images_per_class": value, "unused_images": 0}  # so many count: of a whole set some may be left out
         if experiment.sets == "drawn":  # as many steps as with all images, so that only the images differ
-            usual = experiment.given("02_train", dataset, trick, architecture) | {"dataset": dataset}
-            usual = complete("02_train", usual | {"architecture": architecture, "trick": trick})
+            usual = _usual(experiment, condition)
             n_classes = len(usual["classes"] or read_spec(dataset).classes)
+            whole = n_classes * _images_per_class(experiment, dataset, trick) - usual["unused_images"]
             many, few = (
-                math.ceil(n * n_classes / usual["batch_size"])  # steps an epoch
-                for n in (_images_per_class(experiment, dataset, trick), int(value))
+                math.ceil(n / usual["batch_size"])  # steps an epoch
+                for n in (whole, n_classes * int(value))
             )
             train["epochs"] = max(1, round(usual["epochs"] * many / few))
         return {"02_train": train}
     if axis == "init":  # T5 also asks what the choice of the best epoch on the test set does
-        return {"02_train": {"init": value, "test_every": 1}}
+        return {"02_train": {"init": value, "test_every": _usual(experiment, condition)["test_every"] or 1}}
     if axis == "judge":
         return {"01b_filter": {"judge": value, "images_per_class": _images_per_class(experiment, dataset, trick)}}
     return {"03_eval": {"split": value}} if axis == "split" else {}
+
+
+def _usual(experiment: Experiment, condition: Condition) -> dict[str, Any]:
+    """The parameters of 02_train of a condition, without what its treatment changes."""
+    dataset, treatment, architecture = condition
+    named = {"dataset": dataset, "trick": treatment.partition("+")[0], "architecture": architecture}
+    return complete("02_train", experiment.given("02_train", *named.values()) | named)
 
 
 def why_not(experiment: Experiment, dataset: str, treatment: str) -> str:

@@ -25,7 +25,7 @@ from synthlib.settings import TrainSettings
 from synthlib.training.checkpoint import BEST_ON_TEST, LAST, model_bytes, read_record
 from synthlib.training.logs import epoch_logger
 from synthlib.training.models import mixed_precision
-from synthlib.training.train import Test, Trained, train
+from synthlib.training.train import Test, Trained, preparation_for, seed_for, train
 
 # What a checkpoint does not depend on by name: where things lie, which images were chosen (their bytes are in its key), what
 # the values of the protocol are called together, how many others there are, and who is told.
@@ -88,6 +88,7 @@ def train_replicates(
         "tested_on": getattr(test, "digest", ""),
     }
     kept |= {"weights": receipts.weights_digest(settings.weights)}
+    kept |= {"image_size": preparation_for(settings, images.images.shape[-1]).image_size}
     dtype = mixed_precision(settings.architecture, device_named(settings.device), settings.precision)
     kept |= {"precision": str(dtype).removeprefix("torch.")}  # "auto" is not the same on all CPUs
     available = sorted(set(images.column("replicate").tolist()))
@@ -95,12 +96,12 @@ def train_replicates(
     title = f"{settings.dataset} {settings.trick} {settings.architecture}"
     for number in progress(range(settings.replicates or len(available)), title, unit="replicate"):
         source = available[number % len(available)]
-        part = chosen_images(images.replicate(source), settings, source)
         path, seed = folder / f"model-r{number}.safetensors", settings.seed + number
+        part = chosen_images(images.replicate(source), settings, source, seed)
         pixels = digests.sha256_bytes(part.images.numpy().tobytes() + part.labels.numpy().tobytes())
         key = costly.file_key("checkpoints", kept | {"images": pixels, "replicate": number, "training_seed": seed})
         best = path.with_name(f"best-r{number}.safetensors")
-        tested = bool(test and 0 < settings.test_every <= settings.epochs)
+        tested = bool(test and settings.test_every)
         if not costly.is_current(path, key) or (tested and not costly.is_current(best, key)):
             record = {"replicate": number, "image_replicate": source, "training_seed": seed}
             _train_one(part, record, settings, path, best, key, test)
@@ -115,31 +116,31 @@ def train_replicates(
     return [*files, folder / "history.csv"], history
 
 
-def chosen_images(images: SyntheticSet, settings: TrainSettings, source: int) -> SyntheticSet:
-    """The images that a classifier learns from, of one replicate: the first so many of each class, all but the last so many.
+def chosen_images(images: SyntheticSet, settings: TrainSettings, source: int, training_seed: int) -> SyntheticSet:
+    """The images that a classifier learns from, of one replicate: of each class all, or the first `images_per_class`.
 
-    `unused_images` in all are left out, the same number of each class: 10,000 of 60,000 mirrors CIFAR, and the authors' code
-    may do so (paper_facts). InputError: a class has too few.
+    Before that `unused_images` are left out, at random over all classes, the same for every architecture: the authors' CIFAR
+    modules so leave out 10,000, without a seed. InputError: nothing, or of a class too few, would be left.
     """
-    n_classes = len(images.classes)
-    counts = images.labels.bincount(minlength=n_classes)
-    left_out, rest = divmod(settings.unused_images, n_classes)
-    if rest:
+    n, unused = len(images.labels), settings.unused_images
+    if 0 < n <= unused:
         raise InputError(
-            f"unused_images is {settings.unused_images}; expected a multiple of the {n_classes} classes: the same of each."
+            f"unused_images is {unused}, and replicate {source} has {n} images; expected fewer, so that some are left: "
+            "give 0, or generate more."
         )
-    least, wanted = int(counts.min()), max(settings.images_per_class, 1) + left_out
+    if unused:
+        generator = torch.Generator().manual_seed(seed_for(training_seed, "unused images"))
+        keep = np.ones(n, bool)
+        keep[torch.randperm(n, generator=generator)[:unused].numpy()] = False
+        images = images.part(keep)
+    counts = images.labels.bincount(minlength=len(images.classes))
+    least, wanted = int(counts.min()), max(settings.images_per_class, 1)
     if least < wanted:
-        name = images.classes[int(counts.argmin())]
+        name, left = images.classes[int(counts.argmin())], f" without its {unused} unused ones" if unused else ""
         raise InputError(
-            f"replicate {source} has {least} images of {name!r}; expected at least {wanted}, generate more."
+            f"replicate {source} has {least} images of {name!r}{left}; expected at least {wanted}, generate more."
         )
-    labels, order = images.labels.numpy(), images.order
-    keep = np.ones(len(labels), bool)
-    for label in range(n_classes) if left_out else ():
-        mine = np.flatnonzero(labels == label)
-        keep[mine[np.argsort(order[mine], kind="stable")][len(mine) - left_out :]] = False
-    return images.part(keep).replicate(source, settings.images_per_class)
+    return images.replicate(source, settings.images_per_class)
 
 
 def _train_one(
@@ -185,7 +186,9 @@ def record_facts(trained: Trained, settings: TrainSettings, images: SyntheticSet
         "protocol": settings.protocol_label(),
         "classes": images.classes,
         **asdict(trained.preparation),
+        "batch_size": settings.batch_size,
         "n_train": len(images.labels),
+        "unused_images": settings.unused_images,
         "n_steps": trained.n_steps,
         "epoch": settings.epochs,
         "chosen": LAST,

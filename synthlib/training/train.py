@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -19,6 +19,7 @@ from torch.nn.functional import cross_entropy
 
 from synthlib.devices import device_named, hardware_name
 from synthlib.inputs import InputError
+from synthlib.names import CIFAR
 from synthlib.progress import meter
 from synthlib.settings import TrainSettings
 from synthlib.training.augment import NORMALISATION_OF, Preparation, batches, resize, seeded
@@ -29,6 +30,7 @@ from synthlib.training.optimise import AdamW, Average, learning_rate_at
 
 Test = Callable[[torch.nn.Module, Preparation], dict[str, float]]
 CHOOSES = "test_authors_percent"  # of what `test` returns: the best epoch has the highest, as in the authors' code
+CIFAR_SIZE = 32  # pixels of a network's input for CIFAR, --img_size in the authors' code, however large its images are
 SHRUNK_TOGETHER = 1000  # images; a whole set as float32 would take four times its memory
 # What errors of too little memory say that are no OutOfMemoryError: of CPUs, of CUDA, of its libraries.
 NO_MEMORY = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
@@ -55,11 +57,12 @@ class Trained:
 def preparation_for(settings: TrainSettings, size: int) -> Preparation:
     """How images of `size` pixels become the network's input.
 
-    The network's size is `image_size`, else that of the images (rotated_crop: 224, as in the authors' code); the
+    The network's size is `image_size`, else the authors' (CIFAR: 32; rotated_crop: 224), else that of the images; the
     normalisation is the one asked for, else with resized_crop that of the initial weights, else the transform's: the authors'
     code has none for EuroSAT, whatever it starts from.
     """
-    own = 224 if settings.transform == "rotated_crop" else size
+    own = CIFAR_SIZE if settings.dataset in CIFAR else size
+    own = 224 if settings.transform == "rotated_crop" else own
     normalisation = settings.normalisation
     if not normalisation and settings.init == "imagenet" and settings.transform == "resized_crop":
         normalisation = normalisation_of(settings.architecture)
@@ -84,8 +87,9 @@ def train(
     The weights are a function of the arguments, the device and the thread count; torch's global generators are left as
     they were. Every epoch draws from a seed of its own, so a run resumed from `state_file` (written after an epoch, at most
     every `save_every_s` seconds; 0: after every epoch) ends with the same bits as one that was never stopped. `test` gets a
-    copy of the network every `test_every` epochs and returns numbers for the history. `on_epoch` gets each new history row:
-    epoch, step, loss, train_accuracy_percent (mean over the epoch's augmented batches), learning_rate, and those of `test`.
+    copy of the network after the first epoch and every `test_every` epochs from there on, as in the authors' code, and returns
+    numbers for the history. `on_epoch` gets each new history row: epoch, step, loss, train_accuracy_percent (mean over the
+    epoch's augmented batches), learning_rate, and those of `test`.
 
     InputError: images or labels of another type, shape or range, fewer than two images, a loss that is not finite, or a
     batch that does not fit in memory.
@@ -120,7 +124,7 @@ def _train(
         # as the authors' "32A": what is larger than the network's input is made that size once, antialiased
         parts = batches(len(images), SHRUNK_TOGETHER)
         images = torch.cat([resize(images[rows], preparation.image_size).round().to(torch.uint8) for rows in parts])
-    seed = _seed(training_seed, "initial weights")
+    seed = seed_for(training_seed, "initial weights")
     model = initial_model(
         settings.architecture, n_classes, preparation.image_size, seed, settings.init, settings.weights
     )
@@ -128,7 +132,7 @@ def _train(
     model = model.to(device, memory_format=layout).train()
     dtype = mixed_precision(settings.architecture, device, settings.precision)
     optimiser, average = AdamW(model, dtype), Average(model, settings.ema_decay)
-    where = [hardware_name(settings.device), str(dtype), getattr(test, "digest", test is not None)]
+    where = [hardware_name(settings.device), str(dtype), getattr(test, "digest", test is not None), asdict(preparation)]
     key = _key(images, labels, n_classes, settings, training_seed, where) if state_file else ""
     found = load_state(state_file, key) if state_file and state_file.exists() else None
     history, best, best_epoch = _go_on(found, model, optimiser, average) if found else ([], None, None)
@@ -141,7 +145,7 @@ def _train(
     with meter(settings.architecture, settings.epochs * len(images), " images") as add:
         add(len(history) * len(images), True)
         for epoch in range(len(history), settings.epochs):
-            generator = torch.Generator().manual_seed(_seed(training_seed, f"epoch {epoch}"))
+            generator = torch.Generator().manual_seed(seed_for(training_seed, f"epoch {epoch}"))
             order = torch.randperm(len(images), generator=generator)
             drawn = preparation.draw(
                 len(images), *images.shape[-2:], settings.crop_scale_min, settings.flip, generator
@@ -149,7 +153,7 @@ def _train(
             places = order.to(images.device)
             order = order.to(device)
             losses, correct = torch.zeros(len(steps), device=device), torch.zeros((), device=device)
-            with seeded(_seed(training_seed, f"dropout {epoch}"), device):
+            with seeded(seed_for(training_seed, f"dropout {epoch}"), device):
                 for step, rows in enumerate(steps):
                     batch = _sent(images[places[rows]], device)
                     batch = preparation.train_input(batch, drawn[rows]).contiguous(memory_format=layout)
@@ -166,7 +170,7 @@ def _train(
             history.append(_history_row(epoch, losses, correct, len(images), rate))  # the one wait for the device
             add(0, False, f"loss {history[-1]['loss']:.3f}")
             with average.in_place():
-                if test and settings.test_every and (epoch + 1) % settings.test_every == 0:
+                if test and settings.test_every and epoch % settings.test_every == 0:
                     tested = test(copy.deepcopy(model), preparation)
                     history[-1] |= tested
                     if best is None or tested[CHOOSES] > history[best_epoch - 1][CHOOSES]:
@@ -215,7 +219,8 @@ def _go_on(
     return facts["history"], own["best"] or None, facts["best_epoch"]
 
 
-def _seed(training_seed: int, purpose: str) -> int:
+def seed_for(training_seed: int, purpose: str) -> int:
+    """The seed of one purpose of a training, such as its initial weights: a number below 2**63."""
     return int.from_bytes(hashlib.sha256(f"{training_seed} {purpose}".encode()).digest()[:8], "big") >> 1
 
 
@@ -253,7 +258,7 @@ def _key(
 ) -> str:
     """Everything that decides the weights: a state file with another key belongs to another training.
 
-    where: on what hardware, in what type, and what it is tested on; "auto" is not the same everywhere.
+    where: on what hardware, in what type, what it is tested on, and how images are prepared; "auto" is not the same everywhere.
     """
     values = [getattr(settings, name) for name in DECIDING] + where
     values += [n_classes, training_seed, torch.get_num_threads(), torch.__version__, list(images.shape)]
