@@ -2,6 +2,7 @@
 
 import difflib
 import functools
+import re
 
 from synthlib.inputs import InputError, choose
 
@@ -69,3 +70,9 @@ def architecture_name(name: str) -> str:
         f"unknown architecture {name!r}{'; did you mean ' + ', '.join(near) + '?' if near else ';'} Expected one of "
         f"{', '.join(ARCHITECTURES)}, or a model of timm."
     )
+
+
+def in_markdown(words: str) -> str:
+    """A user's words as Markdown that shows them letter for letter: no emphasis, mathematics, HTML, link or cell's end."""
+    special = r"[\\`*<$~|]|(?<![^\W_])_|\](?=[(\[:])|&(?=#?\w+;)"  # "_" opens no emphasis inside a word
+    return re.sub(special, r"\\\g<0>", words)

@@ -325,6 +325,7 @@ def test_a_contact_sheet_shows_pixels_as_they_are_and_decodes_only_what_it_shows
         ([f"class_{n}" for n in range(100)], 32),
         ([f"HerbaceousVegetation_{n} of a region far away, as seen from above" for n in range(10)], 64),
         (["only $one$ class, with nothing in it but one image"], 512),
+        (["$5_$", "US $ 10 & $ 20", r"a_$\x$", "<b>x</b>"], 32),
     ],
 )
 def test_on_a_contact_sheet_every_class_is_named_in_full_and_nothing_overlaps(classes, side):

@@ -16,6 +16,7 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 from processes import Gate, exit_code, forked
+from test_describe import flat, write_set
 
 from synthlib import cli, receipts
 from synthlib.data.classes import match_classes
@@ -151,6 +152,15 @@ def test_the_card_says_prompts_counts_licence_use_and_checksums(drawn, tmp_path)
     assert "Intended use" in card.text and "guidance scale: 1." in card.text
     for file in sorted((tmp_path / "digits" / "data").iterdir()):
         assert f"| {file.name} | {receipts.digests.sha256_file(file)} |" in card.text
+
+
+def test_the_card_shows_names_and_prompts_letter_for_letter(tmp_path):
+    names = ["$5_$|<b>", "one `two`"]
+    files = write_set(tmp_path / "set", [flat(1), flat(2)], names, names, prompt=[f"a {name}" for name in names])
+    export_huggingface(files, tmp_path / "out", None)
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert r"| 0 | \$5_\$\|\<b> | 1 |" in card and r"| 1 | one \`two\` | 1 |" in card
+    assert r"`a $5_$|<b>`, a one \`two\`" in card
 
 
 @pytest.mark.parametrize("licence", ["", "cc-by-4.0"])

@@ -17,7 +17,7 @@ import test_curves_and_gains
 
 from synthlib.inputs import InputError
 from synthlib.names import REAL_TRICKS, TRICKS, UNKNOWN
-from synthlib.results import figures, rows, style, tables
+from synthlib.results import figures, gains, rows, style, tables
 
 
 @pytest.fixture(autouse=True)
@@ -430,6 +430,45 @@ def test_nothing_is_cut_off_and_the_note_overlaps_nothing(name):
     assert inside[0] >= -1 and inside[1] >= -1 and inside[2] <= whole.x1 + 1 and inside[3] <= whole.y1 + 1
     note = figure._supxlabel.get_window_extent()
     assert all(ax.get_tightbbox().y0 >= note.y1 - 1 for ax in figure.axes if ax.get_tightbbox() is not None)
+
+
+ODD = ["$5_$", "US $ 10 & $ 20", r"a_$\x$", "<b>x</b>", "a|b", "x^2 `y`"]
+WITH_WORDS = {
+    "F1": lambda: figures.sample_figure(*sample_grid(ODD), ODD),
+    "F2": lambda: figures.accuracy_figure(t1("cnn").assign(dataset=ODD[2]), ODD),
+    "F3": lambda: figures.confusion_figure({ODD[2]: np.eye(6)}, ODD, ODD),
+    "F8": lambda: gains.class_gain_figure(gains.class_gains(per_class(ODD))),
+    "prompts": lambda: figures.plot_images(np.zeros((6, 3, 8, 8), np.uint8), ODD).figure,
+    "guidance": lambda: figures.plot_guidance_histogram([1.0], ODD[2]).figure,
+    "nothing": lambda: style.not_run_figure(ODD),
+}
+
+
+def per_class(classes):
+    rows = [[trick, mode, replicate, name, 50.0 + replicate] for trick in ("base_class", "merged") for replicate in (0, 1)
+            for mode in ("eval", "authors") for name in classes]  # fmt: skip
+    columns = ["trick", "evaluation_mode", "replicate", "class", "accuracy_percent"]
+    return pd.DataFrame(rows, columns=columns).assign(dataset=ODD[0], architecture="cnn", **ONE_OF_EACH)
+
+
+@pytest.mark.parametrize("name", WITH_WORDS)
+def test_what_a_user_wrote_is_never_taken_for_mathematics(name, tmp_path):
+    with mpl.rc_context({"text.usetex": True}):  # as a user may have it
+        figure = WITH_WORDS[name]()
+        figures.save_figure(figure, tmp_path / "a", r"US $ 10 & $ 20, $\x$.")
+        words = [text for text in figure.findobj(mpl.text.Text) if "$" in text.get_text()]
+        assert len(words) > 1 and not any(text.get_parse_math() or text.get_usetex() for text in words)
+        assert figure.get_supxlabel().endswith(r"US $ 10 & $ 20, $\x$.")
+
+
+@pytest.mark.parametrize("letters", ["दिन", "日本"])
+def test_a_letter_that_the_font_lacks_is_a_box_that_the_note_explains(letters, tmp_path, recwarn):
+    image = np.zeros((1, 3, 8, 8), np.uint8)
+    for name, boxes in ((letters, True), ("café, ±2 µm", False)):
+        figure = figures.plot_images(image, [name]).figure
+        figures.save_figure(figure, tmp_path / "a", "Note.")
+        assert figure.get_supxlabel().startswith("Note.") and ("box" in figure.get_supxlabel()) == boxes
+    assert not [one for one in recwarn if "Glyph" in str(one.message)]
 
 
 def test_figures_import_without_pandas_seaborn_and_torch():

@@ -521,6 +521,25 @@ def test_latex_uses_booktabs_and_escapes_what_latex_reads_as_code(dirs, tmp_path
     assert r"\end{tabular}}" in text and r"\resizebox" in text  # never wider than the text
 
 
+@pytest.mark.parametrize(
+    ("words", "markdown", "latex"),
+    [
+        ("$5_$ & $x$", r"\$5_\$ & \$x\$", r"\$5\_\$ \& \$x\$"),
+        (r"a_$\x$", r"a_\$\\x\$", r"a\_\$\textbackslash{}x\$"),
+        ("_a_ *b* ~c~", r"\_a_ \*b\* \~c\~", r"\_a\_ *b* \textasciitilde{}c\textasciitilde{}"),
+        ("<b>x</b>&amp;", r"\<b>x\</b>\&amp;", r"$<$b$>$x$<$/b$>$\&amp;"),
+        ("`a`|[b](c)", r"\`a\`\|[b\](c)", r"\textasciigrave{}a\textasciigrave{}\textbar{}{[}b{]}(c)"),
+        ("two\n\nlines {#1} ^ 5 %", "two lines {#1} ^ 5 %", r"two lines \{\#1\} \textasciicircum{} 5 \%"),
+        ("n_train, [1, 2], 95 %", "n_train, [1, 2], 95 %", r"n\_train, {[}1, 2{]}, 95 \%"),  # plain where it can be
+    ],
+)
+def test_what_a_user_wrote_is_shown_letter_for_letter(tmp_path, words, markdown, latex):
+    _, md, tex = tables.write_table(pd.DataFrame({"class": [words], "n": [1]}), tmp_path / "t", "Caption.", words)
+    cells = md.read_text().split("\n")[4].replace(r"\|", "BAR").split("|")
+    assert cells[1].strip().replace("BAR", r"\|") == markdown
+    assert f"{latex} & 1" in tex.read_text() and f"Caption. {latex}" in tex.read_text()
+
+
 def test_the_csv_reads_back_to_the_same_view(dirs, tmp_path):
     table = tables.accuracy_by_trick(rows.read_evaluations(dirs), PUBLISHED)
     path = tables.write_table(table, tmp_path / "t", "c", "n")[0]

@@ -30,6 +30,7 @@ from synthlib.data.shards import (
 from synthlib.files import cut_off, remove_cut_off, whole_file, write_atomic
 from synthlib.inputs import InputError
 from synthlib.locks import claim_output
+from synthlib.names import in_markdown
 from synthlib.progress import progress
 
 NPZ_BYTES = 4_000_000_000  # a packed .npz is made and read in one piece, in memory
@@ -241,13 +242,14 @@ def data_card(rows: pa.Table, name: str, receipt: dict[str, Any] | None, licence
     )
     counts = Counter(rows["class"].to_pylist())
     guidance = rows["guidance_scale"].drop_null().to_numpy() if "guidance_scale" in rows.column_names else np.zeros(0)
-    template = Environment(
+    environment = Environment(
         loader=FileSystemLoader(paths.package() / "data"),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-    ).get_template("card.md.j2")
-    return template.render(
+    )
+    environment.filters["words"] = in_markdown
+    return environment.get_template("card.md.j2").render(
         header=about.to_yaml(),
         name=name,
         n=len(rows),

@@ -9,6 +9,7 @@ from synthlib.names import BEST_MODE
 from synthlib.results import known
 from synthlib.results.rows import CONDITION, COUNTS
 
+pd.set_option("display.html.use_mathjax", False)  # JupyterLab shows a $ in a name as a $
 Condition = tuple[str, str, str]  # data set, treatment ("trick" or "trick+setting"), architecture
 NOT_AVAILABLE = "not available"
 # The estimates of T1, with the columns of their bounds and of the method; the accuracy alone is always there.

@@ -18,7 +18,7 @@ from synthlib.data.describe import read_rows
 from synthlib.data.shards import decode_image, join_shards, read_table, shard_classes, stacked
 from synthlib.files import write_atomic
 from synthlib.results import trick_label, trick_order
-from synthlib.results.style import GREY, STYLE
+from synthlib.results.style import GREY, use_style
 
 DPI = 100
 MANY = 20  # classes; of more, images are shown smaller
@@ -96,7 +96,8 @@ def _title(folder: Path, rows: pa.Table) -> str:
 
 def _draw_sheet(shown: list[np.ndarray], classes: list[str], counts: list[int], title: str, per_class: int) -> Figure:
     """A figure of rows of images uint8 [k, h, w, 3], one of each class, with names and counts; 1 pixel of it is 1 of theirs."""
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context():
+        use_style()
         figure = Figure(dpi=DPI)
     figure.set_layout_engine("none")  # every place is given in pixels
     renderer = FigureCanvasAgg(figure).get_renderer()

@@ -13,6 +13,7 @@ from synthlib.results.statistics import wilson_interval, wilson_method
 if TYPE_CHECKING:
     import torch
 
+pd.set_option("display.html.use_mathjax", False)  # JupyterLab shows a $ in a name as a $
 ALL = "all"  # in place of a group or a class: all of them together
 COLUMNS = ("group", "class", "n", "disagree", "disagree_percent", "low_percent", "high_percent", "interval_method",
            "referee_error_percent")  # fmt: skip

@@ -7,6 +7,7 @@ import io
 import math
 import re
 import textwrap
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ import matplotlib.pyplot as plt
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from synthlib.files import write_atomic
 from synthlib.names import EVALUATION_MODES, REAL_TRICKS, TRICKS, UNKNOWN
@@ -57,14 +59,21 @@ STYLE = {
     "figure.constrained_layout.w_pad": 0.07,
     "figure.dpi": 100,
     "savefig.dpi": 200,
+    # class names, prompts and notes are the user's words: a $ in them is a $, never mathematics
+    "text.parse_math": False,
+    "text.usetex": False,
+    "axes.formatter.use_mathtext": False,
     "pdf.fonttype": 42,  # TrueType, whole and searchable: some printers and venues refuse Type 3
     "ps.fonttype": 42,
 }
 
 
 def use_style() -> None:
-    """Set the look of every figure of the kit (colour-blind palette, constrained layout, embedded fonts)."""
+    """Set the look of every figure of the kit (colour-blind palette, constrained layout, embedded fonts, no mathematics)."""
     mpl.rcParams.update(STYLE)
+    warnings.filterwarnings(
+        "ignore", "Glyph .* missing from font"
+    )  # once a letter; `save_figure` says it below the figure
 
 
 def new_axes(size: tuple[float, float]) -> Axes:
@@ -172,8 +181,12 @@ def take_legend(ax: Axes) -> dict[str, Artist]:
 
 
 def save_figure(figure: Figure, stem: str | Path, note: str) -> list[Path]:
-    """Write `stem`.png and `stem`.pdf with the note at the bottom; equal figures give equal bytes."""
-    add_note(figure, note)
+    """Write `stem`.png and `stem`.pdf with the note at the bottom; equal figures give equal bytes.
+
+    The note also says where a box stands for a letter that the font lacks.
+    """
+    boxes = ["A box stands for a letter that the font of figures lacks."] if _lacks_letters(figure, note) else []
+    add_note(figure, " ".join(filter(None, [note, *boxes])))
     stem = Path(stem)
     undated = {"png": {"Software": None}, "pdf": {"CreationDate": None, "Creator": None, "Producer": None}}
     made = []
@@ -239,6 +252,13 @@ def over_words(methods: Iterable[str]) -> str:
     """
     seeds = {"".join(re.findall(r"\(.*\)", method)) for method in map(known, methods) if " replicates" in method}
     return f"replicates {min(seeds)}".strip() if len(seeds) == 1 else "replicates"
+
+
+def _lacks_letters(figure: Figure, note: str) -> bool:
+    """Whether a figure or its note has letters that are not in the font."""
+    font = mpl.font_manager.get_font(mpl.font_manager.findfont(mpl.font_manager.FontProperties()))
+    words = [note, *(text.get_text() for text in figure.findobj(Text))]
+    return any(not font.get_char_index(ord(letter)) for letter in set("".join(words)) if letter.isprintable())
 
 
 def _datasets_once(whats: Sequence[str]) -> list[str]:

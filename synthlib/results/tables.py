@@ -12,7 +12,7 @@ import pandas as pd
 
 from synthlib.files import write_atomic
 from synthlib.inputs import InputError
-from synthlib.names import BEST_MODE, EVALUATION_MODES
+from synthlib.names import BEST_MODE, EVALUATION_MODES, in_markdown
 from synthlib.results import MODE_LABELS, known, statistics, trick_label, varying
 from synthlib.results.cells import (
     NOT_AVAILABLE,
@@ -129,7 +129,7 @@ def write_table(
     view = table if view is None else view
     texts = {
         "csv": table.to_csv(index=False, float_format="%.6g", lineterminator="\n"),
-        "md": f"**{caption}**\n\n{markdown(view)}\n\n{note}\n",
+        "md": f"**{caption}**\n\n{markdown(view)}\n\n{in_markdown(note)}\n",
         "tex": _latex(view, f"{caption.rstrip('.')}. {note}", stem.name),
     }
     for suffix, path in files.items():
@@ -151,7 +151,7 @@ def markdown(view: pd.DataFrame) -> str:
         list(view.columns),
         *(["" if pd.isna(value) else str(value) for value in row] for row in view.to_numpy(object)),
     ]
-    cells = [[cell.replace("|", "\\|") for cell in row] for row in cells]
+    cells = [[in_markdown(" ".join(cell.split())) for cell in row] for row in cells]
     widths = [max(3, *map(len, column)) for column in zip(*cells, strict=True)]
     lines = [
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in cells
@@ -179,6 +179,7 @@ def _latex(view: pd.DataFrame, caption: str, label: str) -> str:
 
 def _escaped(text: str) -> str:
     special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "|": r"\textbar{}",
-               "<": "$<$", ">": "$>$", "[": "{[}", "]": "{]}"}  # fmt: skip
+               "`": r"\textasciigrave{}", "<": "$<$", ">": "$>$", "[": "{[}", "]": "{]}"}  # fmt: skip
+    text = " ".join(text.split())  # an empty line would end the cell
     letters = [special.get(letter, "\\" + letter if letter in "&%$#_{}" else letter) for letter in text]
     return "".join(letters).replace("--", "-{}-")  # of a command's options, not a dash
