@@ -101,7 +101,7 @@ def _reproduce(options: argparse.Namespace) -> None:
     mirror.bring_back()
     settle_older_code(steps, options.redo, options.keep)
     mirror.catch_up()
-    ran = reproduce(experiment, steps, means)
+    reproduce(experiment, steps, means)
     from synthlib.results import compare
 
     if options.cell:
@@ -109,14 +109,16 @@ def _reproduce(options: argparse.Namespace) -> None:
         return
     figures = paths.resolve(steps[-1].parameters["figures_dir"])
     print(f"\n{experiment.title}. {experiment.note}\n")
-    tables = receipts.output_names(steps[-1].run_dir, ".md")
-    shown = [paths.resolve(steps[-1].run_dir) / name for name in tables] if options.only else None
-    compared = compare.compare_with_reference(figures, paths.reference_dir(experiment.name))
+    made = {suffix: receipts.output_names(steps[-1].run_dir, suffix) for suffix in (".md", ".csv")}
+    shown = [paths.resolve(steps[-1].run_dir) / name for name in made[".md"]] if options.only else None
+    only = [Path(name).name for name in made[".csv"]] if options.only else None
+    compared = compare.compare_with_reference(figures, paths.reference_dir(experiment.name), only)
     print(compare.summary_text(figures, compared, shown))
     print(f"\nTables and figures: {os.path.relpath(figures)}")
     page = paths.report_file(experiment.name)
-    made = max((file.stat().st_mtime for file in paths.figures_receipts(experiment.name)), default=0.0)
-    if ran or not page.is_file() or page.stat().st_mtime < made:
+    from synthlib.page.origins import page_is_current
+
+    if not page_is_current(experiment.name):
         from synthlib.page.write import write_report
 
         write_report(experiment.name)

@@ -112,11 +112,10 @@ def _baseline_clip(options: argparse.Namespace) -> None:
     lines += [f"published  {_published_said(options.dataset, clip)}", f"In brackets: {row['interval_method']}."]
     folder = _folder(options, "clip", f"{options.dataset}-{_variant(options, clip.sha256)}")
     tensors = {"logits": logits, "labels": real.labels, "class_embeddings": embeddings.cpu()}
-    write_atomic(folder / "logits.safetensors", safetensors.torch.save(tensors))
-    write_atomic(folder / "results.csv", _csv(pd.DataFrame([row])))
+    files = {"logits.safetensors": safetensors.torch.save(tensors), "results.csv": _csv(pd.DataFrame([row]))}
     images = digests.sha256_bytes(real.images.numpy().tobytes() + real.labels.numpy().tobytes())
     asked = {"classes": list(real.classes), "class_words": words, "templates": templates, "images_sha256": images}
-    _write_record(folder, row | asked, started)
+    _write(folder, files, row | asked, started)
     print("\n".join([*lines, f"Logits, row and record: {os.path.relpath(folder)}"]))
 
 
@@ -170,12 +169,11 @@ def _baseline_referee(options: argparse.Namespace) -> None:
     error, lines = _own_error(options, referee)
     table = label_noise(logits, labels, images["trick"].tolist(), referee.classes, error and error.mean)
     folder = _folder(options, "referee", f"{options.dataset}-{options.set.absolute().name}-{referee.name}")
-    write_atomic(folder / "label_noise.csv", _csv(table))
-    write_atomic(folder / "images.csv", _csv(images))
-    write_atomic(folder / "logits.safetensors", safetensors.torch.save({"logits": logits, "labels": labels}))
+    kept = {"label_noise.csv": _csv(table), "images.csv": _csv(images)}
+    kept["logits.safetensors"] = safetensors.torch.save({"logits": logits, "labels": labels})
     shards = {file.name: digests.sha256_file(file) for file in files}
-    _write_record(folder, {"referee": referee.said, "dataset": options.dataset, "shards": shards,
-                           "classes": referee.classes, "referee_error": error and error._asdict()}, started)  # fmt: skip
+    _write(folder, kept, {"referee": referee.said, "dataset": options.dataset, "shards": shards,
+                          "classes": referee.classes, "referee_error": error and error._asdict()}, started)  # fmt: skip
     print(f"Referee: {referee.said}\nLabels it does not agree with, {options.set.name}:")
     for row in table[table["class"] == ALL].itertuples():
         share = Interval(row.disagree_percent, row.low_percent, row.high_percent)
@@ -275,10 +273,13 @@ def _csv(table: Any) -> bytes:
     return table.to_csv(index=False, lineterminator="\n", na_rep="not available").encode()
 
 
-def _write_record(folder: Path, facts: dict[str, Any], started: float) -> None:
-    """record.json: what the numbers were made from, and on what."""
+def _write(folder: Path, files: dict[str, bytes], facts: dict[str, Any], started: float) -> None:
+    """Files by name, and record.json last: their sha256, what the numbers were made from, and on what."""
     import importlib.metadata
 
+    for name, data in files.items():
+        write_atomic(folder / name, data)
+    facts = facts | {"outputs_sha256": {name: digests.sha256_bytes(data) for name, data in files.items()}}
     from synthlib.provenance import recorded
 
     made_on = recorded(time.monotonic() - started)

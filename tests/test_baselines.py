@@ -17,7 +17,7 @@ from processes import Gate, exit_code, forked
 from safetensors.torch import load_file, save_file
 from test_hub import MODEL, refused, server  # noqa: F401  the hub on loopback
 
-from synthlib import cli, cli_classifiers, hub
+from synthlib import cli, cli_classifiers, hub, paths
 from synthlib.data.datasets import read_spec
 from synthlib.data.shards import encode_png, shard_bytes
 from synthlib.evaluation.clip_zero_shot import (
@@ -32,6 +32,7 @@ from synthlib.evaluation.clip_zero_shot import (
 from synthlib.evaluation.referee import glyph_logits
 from synthlib.inputs import InputError
 from synthlib.locks import claim_output
+from synthlib.results.baselines import read_clip
 from synthlib.results.label_noise import label_noise, noise_view
 
 WORDS, TEMPLATES = ["apple", "lawn mower", "sea"], ["a photo of a {}.", "{}!"]
@@ -274,6 +275,16 @@ def test_the_clip_command_tells_runs_apart_and_says_what_is_wrong_in_one_line(we
     assert cli.main([*given, "--weights", str(weights), "--prompts", "ours"]) == 0
     names = {path.name for path in (own_root / "papermill_runs" / "baselines" / "clip").iterdir()}
     assert len(names) == 2 and all(name.startswith("digits-tiny-clip-gelu-") for name in names)
+    assert len(read_clip(paths.baselines_dir())) == 2
+    for name, old, new in (
+        ("results.csv", b"digits,", b"digit5,"),
+        ("logits.safetensors", b"F32", b"I32"),
+        ("record.json", b"outputs_sha256", b"outputs"),
+    ):
+        file = paths.baselines_dir() / "clip" / min(names) / name
+        file.write_bytes((whole := file.read_bytes()).replace(old, new, 1))
+        assert "run that command again" in one_line(read_clip, paths.baselines_dir())
+        file.write_bytes(whole)
     capsys.readouterr()
     assert cli.main([*given, "--weights", "nothing.safetensors"]) == 2
     assert cli.main([*given, "--weights", str(weights), "--batch_size", "0"]) == 2

@@ -1,9 +1,12 @@
 """T3, T5 and T6: what stands beside our accuracies, and differences that can be worked out by hand."""
 
+import json
+
 import pandas as pd
 import pytest
 from test_tables import PUBLISHED, evaluated, one
 
+from synthlib.digests import sha256_file
 from synthlib.inputs import InputError
 from synthlib.results import baselines, effects, rows
 
@@ -82,6 +85,13 @@ def test_the_command_of_t3_is_one_that_the_command_line_takes(tmp_path, monkeypa
     assert asked == [("cifar10", "RN50"), ("cifar10", "ViT-B-32")]
 
 
+def with_record(folder):
+    """The record of a run that left results.csv, and its logits."""
+    (folder / "logits.safetensors").write_bytes(b"logits")
+    made = {name: sha256_file(folder / name) for name in ("results.csv", "logits.safetensors")}
+    (folder / "record.json").write_text(json.dumps({"outputs_sha256": made}))
+
+
 def test_a_clip_that_was_run_stands_with_its_interval_beside_the_published_value(tmp_path):
     folder = tmp_path / "baselines" / "clip" / "cifar10-RN50"
     folder.mkdir(parents=True)
@@ -97,6 +107,9 @@ def test_a_clip_that_was_run_stands_with_its_interval_beside_the_published_value
     pd.DataFrame([line | {"interval_method": "Wilson, 95 %, over 10 images"}]).to_csv(
         folder / "results.csv", index=False
     )
+    with pytest.raises(InputError, match="not what `synthlib baseline clip` wrote"):  # nobody knows who did
+        baselines.read_clip(tmp_path / "baselines")
+    with_record(folder)
     table = t3(tmp_path, baselines.read_clip(tmp_path / "baselines"))
     row = one(table, classifier="CLIP RN50")
     assert row[["accuracy_percent", "ci_low", "ci_high", "n_test"]].tolist() == [50, 23.7, 76.3, 10]
@@ -118,8 +131,9 @@ def test_no_clip_was_run_is_an_empty_frame_and_rn50_where_none_is_published(tmp_
     table = baselines.against_baselines(rows.read_evaluations(dirs), EVERYTHING, NO_CLIP)
     row = one(table, kind="CLIP zero-shot")
     assert (row["classifier"], row["published_percent"]) == ("CLIP RN50", "not available")
-    (tmp_path / "baselines" / "a" / "b").mkdir(parents=True)
-    (tmp_path / "baselines" / "a" / "b" / "results.csv").write_text("dataset\ndigits\n")
+    (tmp_path / "baselines" / "clip" / "b").mkdir(parents=True)
+    (tmp_path / "baselines" / "clip" / "b" / "results.csv").write_text("dataset\ndigits\n")
+    with_record(tmp_path / "baselines" / "clip" / "b")
     with pytest.raises(InputError, match="lacks the columns split.*synthlib baseline clip"):
         baselines.read_clip(tmp_path / "baselines")
 

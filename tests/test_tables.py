@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import ROOT
 from safetensors.numpy import save_file
 
 from synthlib import paths
@@ -640,7 +643,7 @@ def test_a_difference_is_compared_by_its_interval_and_a_verdict_must_be_the_same
     lines["a"][-1] = "undecided"
     tables.write_table(pd.DataFrame([lines["a"]], columns=columns), tmp_path / "a" / "claims", "c", "n")
     verdict, detail = verdicts(tmp_path / "a", tmp_path / "b")["claims.csv"]
-    assert verdict == "differs" and "verdict is undecided, reference held" in detail
+    assert verdict == "differs" and "verdict is undecided, committed held" in detail
 
 
 def test_a_curve_is_compared_by_the_interval_that_it_has(tmp_path):
@@ -705,7 +708,7 @@ def test_a_run_without_t1_has_a_summary_all_the_same(tmp_path):
     assert compare.summary_text(tmp_path) == ""
 
 
-def test_numbers_without_an_interval_have_moved_and_by_how_much(tmp_path):
+def test_single_cells_and_bins_and_bounds_have_moved_and_are_not_judged(tmp_path):
     """Cells of a confusion matrix, and bins of confidence of which some are empty: another CPU gives others."""
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
@@ -715,9 +718,86 @@ def test_numbers_without_an_interval_have_moved_and_by_how_much(tmp_path):
     bins = {"trick": "merged", "bin_low_percent": [0.0, 50.0] * 2, "replicate": [0, 0, 1, 1], "n": [0, 10, 0, 10]}
     bins = pd.DataFrame(bins | {"confidence_percent": [None, 70.0] * 2, "accuracy_percent": [None, 60.0, None, 80.0]})
     bins.to_csv(tmp_path / "b" / "reliability.csv", index=False)
-    bins.assign(accuracy_percent=[None, 61.0, None, 80.0], n=[1, 9, 0, 10]).to_csv(
-        tmp_path / "a" / "reliability.csv", index=False
+    moved = bins.assign(
+        accuracy_percent=[5, 10.0, None, 99.0], confidence_percent=[1, 50.0, None, 72.5], n=[1, 9, 0, 10]
     )
+    moved.to_csv(tmp_path / "a" / "reliability.csv", index=False)
     found = verdicts(tmp_path / "a", tmp_path / "b")
-    assert found["confusion.csv"] == ("moved", "1 numbers without an interval to judge by moved, by 2.5 at most")
-    assert found["reliability.csv"][0] == "within interval"  # 70 of the reference's 60 and 80, now 70.5
+    assert found["confusion.csv"][0] == "moved" and "1 number " in found["confusion.csv"][1]
+    assert "by 2.5 at most" in found["confusion.csv"][1]
+    assert found["reliability.csv"][0] == "moved" and "by 50 at most" in found["reliability.csv"][1]
+
+
+# --- as a healthy run on another machine has it -----------------------------------------------------------------------
+
+BOUND = re.compile(r"(?:.*_)?(?:low|high)|p|.*_p|p_holm")
+
+
+def perturbed(folder):
+    """The committed run of pocket: estimates elsewhere in their intervals, bounds, p, cells and bins elsewhere."""
+    shutil.copytree(ROOT / "figures" / "reference" / "pocket", folder)
+    rng = np.random.default_rng(0)
+    for file in folder.glob("*.csv"):
+        table = pd.read_csv(file, keep_default_na=False, na_values=[""])
+        for name, (low, high, _) in cells.INTERVALS.items():
+            if name in table and low in table:
+                table[name] = table[low] + (table[high] - table[low]) * rng.uniform(0.1, 0.9, len(table))
+        if file.name in ("confusion.csv", "reliability.csv"):
+            for name in {"percent", "accuracy_percent", "confidence_percent", "n"} & set(table):
+                table[name] += rng.integers(0, 9, len(table))
+        for name in [name for name in table if BOUND.fullmatch(name)]:
+            table[name] += rng.uniform(-0.01, 0.01, len(table))
+        table.to_csv(file, index=False, float_format="%.6g")
+    return folder
+
+
+def edit(file, **columns):
+    """columns: name -> a value for the first row, or a list of all."""
+    table = pd.read_csv(file, dtype=str, keep_default_na=False)
+    for name, value in columns.items():
+        table[name] = value if isinstance(value, list) else [value, *table[name][1:]]
+    table.to_csv(file, index=False)
+
+
+@pytest.mark.parametrize(
+    ("columns", "agrees", "said"),
+    [
+        ({}, True, ""),
+        ({"orders": ["5"] * 20, "unused_images": ["0"] * 20}, True, "not in the committed run: orders, unused_images"),
+        ({"accuracy_percent": "60"}, False, "resnet, scratch, miniature, epochs=20, eval: accuracy_percent is 60"),
+        ({"ece_percent": "40"}, False, "ece_percent is 40, committed 11.7818 [5.98811, 17.5754]"),
+        ({"accuracy_percent": ""}, False, "accuracy_percent is empty"),
+        ({"n_train": "200"}, False, "n_train is 200, committed 300"),
+        ({"trick": "merged"}, False, "1 of its rows not here"),
+    ],
+)
+def test_a_run_of_another_machine_agrees_and_what_does_not_is_said_first(tmp_path, columns, agrees, said):
+    reference = ROOT / "figures" / "reference" / "pocket"
+    edit(perturbed(tmp_path / "run") / "accuracy_by_trick.csv", **columns)
+    found = compare.compare_with_reference(tmp_path / "run", reference)
+    first, *details = compare.summary_text(tmp_path, found).splitlines()
+    assert first.startswith("All headline numbers agree") == agrees
+    assert said in (first if not agrees else " ".join(details))
+    assert [line.file for line in found if line.verdict == "differs"] == ["accuracy_by_trick.csv"] * (not agrees)
+
+
+def test_what_only_the_committed_run_has_is_said_and_only_rows_differ(tmp_path):
+    reference = ROOT / "figures" / "reference" / "pocket"
+    file = perturbed(tmp_path / "run") / "claims.csv"
+    table = pd.read_csv(file, dtype=str, keep_default_na=False)
+    table.drop(columns="n_claims").to_csv(file, index=False)
+    assert verdicts(file.parent, reference)["claims.csv"][0] == "within interval"
+    assert "only in the committed run: n_claims" in verdicts(file.parent, reference)["claims.csv"][1]
+    pd.concat([table, table.tail(1).assign(trick="prompt_list")]).to_csv(file, index=False)
+    verdict, detail = verdicts(file.parent, reference)["claims.csv"]
+    assert verdict == "within interval" and "not in the committed run: 1 row" in detail
+    table.tail(-1).to_csv(file, index=False)
+    assert verdicts(file.parent, reference)["claims.csv"][0] == "differs"
+
+
+def test_of_a_part_of_an_experiment_only_that_part_is_compared(tmp_path):
+    reference = ROOT / "figures" / "reference" / "pocket"
+    (tmp_path / "run").mkdir()
+    shutil.copy(reference / "claims.csv", tmp_path / "run")
+    [line] = compare.compare_with_reference(tmp_path / "run", reference, ["claims.csv"])
+    assert line.verdict == "same" and compare.agreement([line]).startswith("All headline numbers agree")

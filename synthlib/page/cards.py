@@ -12,7 +12,6 @@ import pandas as pd
 from PIL import Image
 
 from synthlib import paths, receipts
-from synthlib.files import RECEIPT
 from synthlib.inputs import InputError, read_yaml
 from synthlib.page.numbers import NumberTable, number_tables, read_numbers, stand_in, where_of
 from synthlib.page.origins import Origin, behind, lost, origin
@@ -120,9 +119,14 @@ class FiguresRun:
         names = {(paths.resolve(self.run_dir) / name).resolve(): name for name in whole}
         for file in files:
             if self.receipt is not None and not receipts.is_whole(self.run_dir, names.get(file, "")):
+                of = self.settings.experiment
+                again = (
+                    f"`synthlib reproduce {of}`"
+                    if of in paths.experiment_names()
+                    else "notebooks/04_figures.ipynb again"
+                )
                 raise InputError(
-                    f"{paths.below_root(file)} is missing or was changed since it was made; remove "
-                    f"{self.run_dir}/{RECEIPT} and run `synthlib reproduce {self.settings.experiment}` to make it again."
+                    f"{paths.below_root(file)} is missing or was changed since it was made; run {again}, which makes it again."
                 )
 
     @property

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from synthlib import paths, receipts
-from synthlib.digests import sha256_json
+from synthlib.digests import sha256_file, sha256_json
+from synthlib.files import RECEIPT, read_json
 from synthlib.page.notebooks import page_name, step_parts
 from synthlib.runs.run import EXECUTED
 
@@ -105,6 +106,22 @@ def lost(folders: Iterable[str]) -> list[str]:
     """The folders that some finished steps read and where no receipt is any more."""
     read = (name for folder in folders for name in receipts.input_dirs(receipts.read_receipt(folder)["parameters"]))
     return [name for name in dict.fromkeys(read) if receipts.read_receipt(name) is None]
+
+
+def made_from(experiment: str) -> str:
+    """Digest of what the page of an experiment is made from: the receipts of its steps, and the committed run beside it."""
+    runs = [paths.below_root(file.parent) for file in paths.figures_receipts(experiment)]
+    files = [paths.resolve(folder) / RECEIPT for folder in before(runs)]
+    files += sorted(paths.reference_dir(experiment).glob("*.csv"))
+    return sha256_json([(paths.below_root(file), sha256_file(file)) for file in files])
+
+
+def page_is_current(experiment: str) -> bool:
+    """Whether the page of an experiment is the one that was made from what its receipts say today."""
+    page = paths.report_file(experiment)
+    known = read_json(page.with_suffix(".json")) or {}
+    whole = page.is_file() and sha256_file(page) == known.get("page_sha256")
+    return whole and made_from(experiment) == known.get("made_from")
 
 
 def _condition(folder: str) -> Condition | None:

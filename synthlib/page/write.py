@@ -10,6 +10,7 @@ from pathlib import Path
 import jinja2
 
 from synthlib import paths
+from synthlib.digests import sha256_text
 from synthlib.files import read_json, write_atomic, write_json
 from synthlib.inputs import InputError, choose, read_yaml
 from synthlib.locks import claim_output
@@ -17,7 +18,7 @@ from synthlib.page.cards import Card, Download, FiguresRun, as_download, figures
 from synthlib.page.gallery import Gallery, Mistakes, galleries, mistakes
 from synthlib.page.notebooks import write_pages
 from synthlib.page.numbers import where_of
-from synthlib.page.origins import Origin, before, lost, origin
+from synthlib.page.origins import Origin, before, lost, made_from, origin
 from synthlib.results import MODE_LABELS, trick_label, variant_words, varying
 from synthlib.runs.experiment import read_experiment
 
@@ -132,6 +133,7 @@ def write_report(name: str, reference: bool = False) -> Path:
 
     reference: show the committed files in place of a run. InputError: no 04_figures run is finished, or a file of it has gone.
     """
+    origins = {} if reference else {"made_from": made_from(name)}  # before it is read
     page = reference_page(name) if reference else run_page(name)
     file = paths.report_file(name)
     file = file.with_name(REFERENCE) if reference else file
@@ -143,7 +145,8 @@ def write_report(name: str, reference: bool = False) -> Path:
                 for step in (*card.steps, *filter(None, [card.step])):
                     cards.setdefault(step.run_dir, []).append(card.id)
             write_pages([step.run_dir for step in page.steps], file.parent / "pages", page.title, cards)
-        write_json(file.with_suffix(".json"), _summary(page, file))
+        origins["page_sha256"] = sha256_text(html)
+        write_json(file.with_suffix(".json"), _summary(page, file) | origins)
         write_atomic(file, html.encode())  # last of these: where it is, they are
         write_index()
     return file

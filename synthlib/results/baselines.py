@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from synthlib.digests import sha256_file
+from synthlib.files import read_json
 from synthlib.inputs import InputError
 from synthlib.names import BEST_MODE
 from synthlib.results import MODE_LABELS, known, trick_label, varying
@@ -23,10 +25,19 @@ DEFAULT_CLIP = "CLIP RN50"  # that the paper compares with; also the default of 
 def read_clip(folder: str | Path) -> pd.DataFrame:
     """What `synthlib baseline clip` left below `folder` (papermill_runs/baselines): a row a run, CLIP_COLUMNS.
 
-    No row where there is none. InputError: a results.csv lacks one of the columns.
+    No row where there is none. InputError: a results.csv lacks one of the columns, or its run wrote other bytes.
     """
     found = [pd.DataFrame(columns=CLIP_COLUMNS)]
-    for path in sorted(Path(folder).glob("*/*/results.csv")):
+    for path in sorted(Path(folder).glob("clip/*/results.csv")):
+        record = read_json(path.with_name("record.json"))
+        made = record.get("outputs_sha256", {}) if isinstance(record, dict) else {}
+        for name in ("results.csv", "logits.safetensors"):
+            file = path.with_name(name)
+            if not file.is_file() or sha256_file(file) != made.get(name):
+                raise InputError(
+                    f"{file} is missing or not what `synthlib baseline clip` wrote (its sha256 is not in record.json beside "
+                    "it): run that command again, or remove the folder."
+                )
         table = pd.read_csv(path, keep_default_na=False, na_values=[""])
         lacking = [name for name in CLIP_COLUMNS if name not in table.columns]
         if lacking:

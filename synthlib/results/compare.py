@@ -1,6 +1,11 @@
-"""Compare: are these tables those of the reference, and what do they say? Plain text for a terminal."""
+"""Compare: do these tables agree with those of the committed run, and what do they say? Plain text for a terminal.
 
-from collections.abc import Iterable
+On another machine the last bits differ, and so may every number. An estimate agrees where it lies inside the committed run's
+95 % interval; the bounds of intervals, p values, single cells and single bins are not judged. Counts and verdicts must be equal.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import NamedTuple
@@ -10,48 +15,71 @@ import pandas as pd
 from synthlib import paths
 from synthlib.inputs import InputError
 from synthlib.results import rows, statistics, tables
-from synthlib.results.cells import INTERVALS, P_VALUES, SECOND_INTERVALS
+from synthlib.results.cells import INTERVALS, P_VALUES, SECOND_INTERVALS, T1_INTERVALS
 
-# What may differ from the reference where the estimates lie in its intervals: their bounds, and p.
-UNCOMPARED = {
+# Estimates that headlines are made of, in tables of a row a condition: those of single classes or replicates are details.
+HEADLINES = {*T1_INTERVALS, "base_percent", "merged_percent", "difference_points", "over_base_points",
+             "over_merged_points"}  # fmt: skip
+DETAILS = {"class", "replicate"}
+# Numbers that are not judged: bounds of intervals and p at all, cells of a confusion matrix, and of calibration rows all.
+BOUNDS = {
     *P_VALUES,
     *(name for found in (INTERVALS, SECOND_INTERVALS) for bounds in found.values() for name in bounds[:2]),
 }
-# Estimates of figures' data that have no interval: cells of a confusion matrix, mean confidence of a bin.
-WITHOUT_INTERVAL = ("percent", "confidence_percent")
+CELLS = ("percent", "confidence_percent")
 OF_BINS = {"bin_low_percent", "n", "confidence_percent"}  # columns of calibration rows
 MAP = {"x", "y"}  # places on a t-SNE map, which is another one on another machine
+WORDS = ("status", "source", "remark", "method")  # how columns of words about numbers end
 ALL_NUMBERS = (
     "results*.csv"  # repeat what the other files hold, and where and when it was made, so they are not compared
 )
 
 
 class Comparison(NamedTuple):
-    """One file against its reference: "same", "within interval", "moved", "differs" or "no reference", and why."""
+    """One file against its reference: "same", "within interval", "moved", "differs" or "no reference", and why.
+
+    off: what does not agree of a table's headline numbers, a sentence each.
+    """
 
     file: str
     verdict: str
     detail: str
+    off: tuple[str, ...] = ()
 
 
-def compare_with_reference(figures_dir: str | Path, reference_dir: str | Path) -> list[Comparison]:
+def compare_with_reference(
+    figures_dir: str | Path, reference_dir: str | Path, only: Iterable[str] | None = None
+) -> list[Comparison]:
     """Compare every CSV table of `figures_dir` with the one of the same name in `reference_dir`, by name.
 
-    "same": equal bytes or equal cells. "within interval": the same rows and counts, and every estimate lies inside
-    the reference's 95 % interval (of the replicates, where a table has one row for each). "moved": estimates that have
-    no interval are others, and by how much. "differs": names the first cell that does not fit. A table that only the
-    reference has "differs" too. ALL_NUMBERS are left out.
+    "same": equal bytes or equal numbers. "within interval": the same rows and counts, and every estimate lies inside
+    the reference's 95 % interval (of the replicates, where a table has one row for each). "moved": what is not judged, or has
+    no interval, is other, and by how much. "differs": what does not agree. A table that only the reference has "differs" too.
+    Columns and rows that only one of the two has are said, and are no difference, but for rows that are missing here.
+    only: names of files; ALL_NUMBERS are left out.
     """
     ours, theirs = Path(figures_dir), Path(reference_dir)
-    found = [path.name for folder in (ours, theirs) for path in folder.glob("*.csv")]
-    names = sorted({name for name in found if not fnmatch(name, ALL_NUMBERS)})
-    return [Comparison(name, *_compare(ours / name, theirs / name)) for name in names]
+    found = {path.name for folder in (ours, theirs) for path in folder.glob("*.csv")}
+    names = sorted(name for name in found if not fnmatch(name, ALL_NUMBERS))
+    return [_compare(ours / name, theirs / name) for name in names if only is None or name in set(only)]
+
+
+def agreement(comparisons: Iterable[Comparison]) -> str:
+    """In one sentence: do the headline numbers agree with the committed run, and if not, which do not? "" without one."""
+    compared = [line for line in comparisons if line.verdict != "no reference"]
+    off = [f"{line.file}, {words}" for line in compared for words in line.off]
+    others = [line.file for line in compared if line.verdict == "differs" and not line.off]
+    if off:
+        return f"{_number(len(off), 'headline number')} outside what the committed run allows: {_some(off)}."
+    if others:
+        return f"All headline numbers agree with the committed run; details that do not: {', '.join(others)}."
+    return "All headline numbers agree with the committed run." if compared else ""
 
 
 def summary_text(
     figures_dir: str | Path, comparisons: Iterable[Comparison] = (), shown: Iterable[Path] | None = None
 ) -> str:
-    """T1 of a figures folder, where it was wanted, as aligned plain text, with one line a comparison.
+    """T1 of a figures folder, where it was wanted, as aligned plain text; `agreement`, and one line a comparison.
 
     shown: tables in Markdown to show instead.
     """
@@ -66,9 +94,10 @@ def summary_text(
                 "run notebooks/04_figures.ipynb again."
             )
         lines = [_aligned(tables.accuracy_view(table))]
+    comparisons = list(comparisons)
     verdicts = [f"{line.file}: {line.verdict}{f' ({line.detail})' if line.detail else ''}" for line in comparisons]
     if verdicts:
-        lines += ["", "Against the committed reference:", *verdicts]
+        lines += ["", *filter(None, [agreement(comparisons)]), "In detail, against the committed run:", *verdicts]
     return "\n".join(lines).strip()
 
 
@@ -87,58 +116,102 @@ def _aligned(view: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def _compare(ours: Path, theirs: Path) -> tuple[str, str]:
+def _compare(ours: Path, theirs: Path) -> Comparison:
     if not theirs.is_file():
-        return "no reference", ""
+        return Comparison(ours.name, "no reference", "")
+    b = _cells(theirs)
+    is_headline = bool(HEADLINES & set(b.columns)) and not DETAILS & set(b.columns)
     if not ours.is_file():
-        return "differs", "the reference has this table, here it was not made"
+        said = "the committed run has this table, here it was not made"
+        return Comparison(ours.name, "differs", said, (said,) * is_headline)
     if ours.read_bytes() == theirs.read_bytes():
-        return "same", "equal bytes"
-    a, b = (_cells(path) for path in (ours, theirs))
-    if list(a.columns) != list(b.columns):
-        odd = [name for name in [*a.columns, *b.columns] if (name in a.columns) != (name in b.columns)]
-        return "differs", f"columns: {', '.join(odd) if odd else 'their order'}"
-    if a.equals(b):
-        return "same", "equal cells"
-    a, b = _one_row_a_condition(a), _one_row_a_condition(b)
-    estimates = [name for name in a.columns if name in INTERVALS or name in WITHOUT_INTERVAL]
-    fixed = [name for name in a.columns if name not in estimates and name not in UNCOMPARED | MAP]
-    if len(a) != len(b):
-        return "differs", f"{len(a)} rows, reference {len(b)}"
-    inside, unjudged = 0, []
-    for place in range(len(a)):
-        mine, other = a.iloc[place], b.iloc[place]
-        where = f"row {place + 1} ({', '.join(mine[name] for name in rows.CONDITION if mine.get(name))})"
-        for name in fixed:
-            if mine[name] != other[name]:
-                return "differs", f"{where}: {name} is {mine[name] or 'empty'}, reference {other[name] or 'empty'}"
-        for name in [name for name in estimates if mine[name] != other[name]]:
-            low, high = (other.get(bound, "") for bound in _bounds(name, a))
-            said = f"{where}: {name} is {mine[name] or 'empty'}, reference {other[name] or 'empty'}"
-            if "" in (mine[name], other[name]):
-                return "differs", said
-            if low in ("", high):  # no replicates, or all alike: nothing to judge by
-                unjudged.append(abs(float(mine[name]) - float(other[name])))
-            elif not float(low) <= float(mine[name]) <= float(high):
-                return "differs", f"{said} [{low}, {high}]"
-            inside += 1
-    if unjudged:
-        return "moved", f"{len(unjudged)} numbers without an interval to judge by moved, by {max(unjudged):.3g} at most"
-    if not inside and MAP <= set(a.columns):
-        return "same", "the same images; their places on the map are not compared"
-    if not inside:
-        return "same", "equal estimates; only interval bounds differ in their last digits"
-    return "within interval", f"{inside} estimates moved, each inside the reference's 95 % interval"
+        return Comparison(ours.name, "same", "equal bytes")
+    a = _cells(ours)
+    shared = [name for name in a.columns if name in b.columns]
+    off, moved, inside, added = _judged(_one_row_a_condition(a[shared]), _one_row_a_condition(b[shared]))
+    added = [name for name in a.columns if name not in shared] + added
+    gone = [name for name in b.columns if name not in shared]
+    said = [f"{_number(inside, 'estimate')} moved, each inside the committed run's 95 % interval"] if inside else []
+    if moved:
+        said.append(f"{_number(len(moved), 'number')} of single cells or bins, or without an interval, moved, "
+                    f"by {max(moved):.3g} at most, which is not judged")  # fmt: skip
+    if not (off or said):
+        is_map = set(shared) >= MAP
+        said.append("the same images; their places on the map are not compared" if is_map else "equal numbers")
+    said += [f"not in the committed run: {', '.join(added)}"] if added else []
+    said += [f"only in the committed run: {', '.join(gone)}"] if gone else []
+    verdict = "differs" if off else "moved" if moved else "within interval" if inside else "same"
+    said = [_some(off), *said] if off else said
+    return Comparison(ours.name, verdict, "; ".join(said), tuple(off) if is_headline else ())
 
 
-def _columns_of(name: str) -> tuple[str, str]:
-    """The columns of the bounds of a mean over replicates."""
-    return INTERVALS[name][:2] if name in INTERVALS else (f"{name}_low", f"{name}_high")
+def _judged(a: pd.DataFrame, b: pd.DataFrame) -> tuple[list[str], list[float], int, list[str]]:
+    """What does not agree; by how much what is not judged moved; how many estimates moved inside; what b has not.
+
+    a, b: tables as text, of the same columns. Rows are the same by all columns that are no numbers and no words about them.
+    """
+    columns, bins = list(a.columns), set(a.columns) >= OF_BINS
+    estimates = [name for name in columns if name in INTERVALS or name in CELLS]
+    exact = [name for name in columns if name == "verdict" or name.endswith("published_percent") or _is_count(name)]
+    numbers = {*estimates, *exact, *BOUNDS, *MAP, "n"}
+    keys = [name for name in columns if name not in numbers and not name.endswith(WORDS)]
+    mine, theirs = _by_key(a, keys), _by_key(b, keys)
+    off, moved, inside = [], [], 0
+    if lacking := [key for key in theirs if key not in mine]:
+        off.append(f"{_number(len(lacking), 'of its rows', '')} not here, the first is of {_where(lacking[0])}")
+    new = [key for key in mine if key not in theirs]
+    for key in [key for key in theirs if key in mine]:
+        ours, other = mine[key], theirs[key]
+        if estimates and not bins and not any(other[name] for name in estimates) and any(map(ours.get, estimates)):
+            new.append(key)  # it was not run there
+            continue
+        for name in exact if not bins else ():
+            if ours[name] != other[name]:
+                off.append(f"{_where(key)}: {name} is {ours[name] or 'empty'}, committed {other[name] or 'empty'}")
+        for name in [name for name in estimates if ours[name] != other[name]]:
+            low, high = (other.get(bound, "") for bound in _bounds(name, b))
+            there = bool(ours[name]) and bool(other[name])
+            if bins or name in CELLS or (there and low in ("", high)):  # or all replicates are alike
+                moved.append(abs(float(ours[name]) - float(other[name])) if there else 0.0)
+            elif there and float(low) <= float(ours[name]) <= float(high):
+                inside += 1
+            else:
+                interval = f" [{low}, {high}]" if low else ""
+                said = f"{name} is {ours[name] or 'empty'}, committed {other[name] or 'empty'}{interval}"
+                off.append(f"{_where(key)}: {said}")
+    return off, moved, inside, [f"{_number(len(new), 'row')}, the first of {_where(new[0])}"] if new else []
+
+
+def _by_key(table: pd.DataFrame, keys: list[str]) -> dict[tuple[str, ...], dict[str, str]]:
+    """Rows by their key, and by their number among those of the same."""
+    found: dict[tuple[str, ...], dict[str, str]] = {}
+    times: Counter[tuple[str, ...]] = Counter()
+    for row in table.to_dict("records"):
+        key = tuple(row[name] for name in keys)
+        found[(*key, str(times[key]))] = row
+        times[key] += 1
+    return found
+
+
+def _is_count(name: str) -> bool:
+    return name == "n" or name.startswith("n_") or name.endswith("_n_train")
+
+
+def _where(key: tuple[str, ...]) -> str:
+    return ", ".join(filter(None, key[:-1]))
+
+
+def _number(n: int, noun: str, plural: str = "s") -> str:
+    return f"{n} {noun}{plural if n != 1 else ''}"
+
+
+def _some(words: Sequence[str]) -> str:
+    return "; ".join([*words[:3], *([f"and {len(words) - 3} more"] if len(words) > 3 else [])])
 
 
 def _bounds(name: str, table: pd.DataFrame) -> tuple[str, str]:
     """The columns of an estimate's interval; of its second one where the table has no first."""
-    first = INTERVALS.get(name, _columns_of(name))
+    first = INTERVALS.get(name, ("", "", ""))
     return (first if first[0] in table.columns else SECOND_INTERVALS.get(name, first))[:2]
 
 
@@ -149,19 +222,17 @@ def _cells(path: Path) -> pd.DataFrame:
 
 def _one_row_a_condition(cells: pd.DataFrame) -> pd.DataFrame:
     """A table with a row a replicate becomes one with each condition's mean and t interval; others stay as they are."""
-    if "replicate" not in cells.columns:
+    if "replicate" not in cells.columns or set(cells.columns) >= OF_BINS:  # bins are not judged
         return cells
-    estimates = [name for name in (*INTERVALS, *WITHOUT_INTERVAL) if name in cells.columns]
-    keys = [name for name in cells.columns if name not in (*estimates, *UNCOMPARED, "replicate")]
-    if OF_BINS <= set(cells.columns):  # how many images fall into a bin is no condition
-        keys.remove("n")
+    estimates = [name for name in INTERVALS if name in cells.columns]
+    keys = [name for name in cells.columns if name not in (*estimates, *BOUNDS, "replicate")]
     conditions = []
     for key, group in cells.groupby(keys, sort=False):
         row = dict(zip(keys, key, strict=True)) | {"n_replicates": str(len(group))}
         for name in estimates:
-            values = pd.to_numeric(group[name], errors="coerce").dropna()  # a bin of confidence may be empty
+            values = pd.to_numeric(group[name], errors="coerce").dropna()
             found = statistics.t_interval(values) if len(values) else (float("nan"),) * 3
             texts = ["" if pd.isna(number) else f"{number:.6g}" for number in found]
-            row |= dict(zip((name, *_columns_of(name)), texts, strict=True))
+            row |= dict(zip((name, *INTERVALS[name][:2]), texts, strict=True))
         conditions.append(row)
     return pd.DataFrame(conditions)
