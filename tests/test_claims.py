@@ -66,14 +66,26 @@ def test_the_committed_claims_are_the_signs_of_what_is_hosted():
     assert below == {
         "cifar10": set(), "cifar100": {"class_prompt"}, "eurosat": {"class_prompt", "multi_domain"}, "digits": set()
     }  # fmt: skip
-    assert set(table["baseline"]) == {"base_class"} and table["source"].str.contains("inferred|miniature's own").all()
+    signs = table[table["sign"].isin(claims.SIGNS)]
+    assert set(signs["baseline"]) == {"base_class"} and signs["source"].str.contains("inferred|miniature's own").all()
+
+
+def test_what_the_abstract_states_is_a_claim_for_each_data_set_of_the_paper():
+    table = claims.read_claims(COMMITTED)
+    stated = table[~table["sign"].isin(claims.SIGNS) & (table["dataset"] != "digits")]
+    assert set(zip(stated["dataset"], stated["trick"], stated["sign"], stated["baseline"], strict=True)) == {
+        (dataset, "merged", *what)
+        for dataset in ("cifar10", "cifar100", "eurosat")
+        for what in (("above_in_all", "base_class"), ("comparable_to", "CLIP RN50"))
+    }
+    assert stated["source"].str.contains("stated in the abstract").all() and stated["source"].str.contains("ours").all()
 
 
 def test_the_claims_agree_with_what_the_authors_host():
     from synthlib.data.hosted import hosted_name
 
     for row in claims.read_claims(COMMITTED).itertuples():
-        if row.dataset != "digits":
+        if row.dataset != "digits" and row.sign in claims.SIGNS:
             assert bool(hosted_name(row.dataset, row.trick)) == (row.sign == "above"), row
 
 
@@ -171,6 +183,72 @@ def test_a_setting_of_its_own_and_real_images_are_no_part_of_a_claim(tmp_path):
     table = table_of(dirs, claim("random_guidance"), claim("merged"))
     assert len(table) == 4 and set(table["images"]) == {"drawn"}
     assert Counter(table["verdict"].str[:7]) == {"not run": 2, "undecid": 2}
+
+
+def in_all(tmp_path, **hits):
+    """The row of the claim that merged is above base class in all, eval mode; hits: architecture -> of base, of merged."""
+    dirs = [
+        evaluated(tmp_path, trick, right, architecture=name)
+        for name, sides in hits.items()
+        for trick, right in zip(("base_class", "merged"), sides, strict=True)
+        if right
+    ]
+    table = table_of(dirs, claim("merged"), claim("merged", "above_in_all"), wanted=[("digits", "merged", "vit")])
+    return one(table, sign="above_in_all", evaluation_mode="eval"), table
+
+
+UP, DOWN, LEVEL = ([2, 2, 3, 2], [8, 8, 9, 9]), ([8, 8, 9, 9], [2, 2, 3, 2]), ([5, 4, 6, 5], [6, 4, 5, 6])
+
+
+@pytest.mark.parametrize(
+    ("hits", "verdict", "least"),
+    [
+        ({"cnn": UP, "vit": UP}, "held", 62.5),
+        ({"cnn": UP, "vit": LEVEL}, "undecided", 2.5),
+        ({"cnn": UP, "vit": DOWN}, "not held", -62.5),
+        ({"cnn": UP}, "undecided", 62.5),  # of one architecture
+        ({"cnn": UP, "vit": ([5], [9])}, "undecided", 40),  # of one replicate
+        ({"cnn": UP, "vit": ([5, 5], [])}, "undecided", 62.5),
+    ],
+)
+def test_model_agnostic_is_above_in_every_architecture_that_was_run(tmp_path, hits, verdict, least):
+    row, table = in_all(tmp_path, **hits)
+    assert (row["verdict"], row["difference_points"], row["architecture"]) == (verdict, pytest.approx(least), "all")
+    whole = sum(bool(merged) for _, merged in hits.values())
+    assert (f"of {whole} architectures" if whole > 1 else "one architecture, cnn") in row["status"]
+    single = table[table["sign"] == "above"]
+    assert set(single["n_claims"].dropna()) <= {0, 1}  # it is in no family of theirs
+    assert "merged above base class in all architectures" in set(claims.claims_view(table)["claim"])
+
+
+def test_model_agnostic_of_nothing_says_why(tmp_path):
+    dirs = [evaluated(tmp_path, "base_class", [5, 6])]
+    row = one(table_of(dirs, claim("merged", "above_in_all")), evaluation_mode="eval")
+    assert row["verdict"].startswith("not run") and "merged" in row["status"]
+
+
+CLIP = {"dataset": "digits", "trick": "merged", "baseline": "CLIP RN50", "sign": "comparable_to", "source": "made up"}
+
+
+@pytest.mark.parametrize(
+    ("value", "verdict"),
+    [(50, "held"), (84, "held"), (85, "undecided"), (100, "undecided"), (101, "not held"), (None, "not run")],
+)
+def test_comparable_to_clip_is_at_most_the_margin_below_what_is_published(tmp_path, value, verdict):
+    dirs = [evaluated(tmp_path, "merged", [9, 9, 8, 9]), evaluated(tmp_path, "base_class", [5, 5, 6, 5])]
+    published = pd.DataFrame({"dataset": ["digits", "cifar10"], "method": "CLIP zero-shot", "classifier": "CLIP RN50",
+                              "accuracy_percent": [value, 75.6], "source": "a table"})  # fmt: skip
+    table = table_of(dirs, CLIP, claim("merged"), published=published.tail(1 if value is None else 2))
+    row = one(table, sign="comparable_to", evaluation_mode="eval")
+    assert row["verdict"].startswith(verdict) and set(table.loc[table["sign"] == "above", "n_claims"]) == {1}
+    if value is None:
+        assert "no accuracy of CLIP RN50 is published" in row["status"]
+    else:  # 87.5 % [79.5, 95.5], of four replicates
+        assert (
+            row["difference_points"] == pytest.approx(87.5 - value)
+            and f"minus {value:.1f}, published (a table)" in row["status"]
+        )
+        assert row["difference_low"] == pytest.approx(79.54 - value, abs=0.01) and row["n_pairs"] == 4
 
 
 # --- how often a verdict is wrong -------------------------------------------------------------------------------------

@@ -19,7 +19,8 @@ from synthlib.page.gallery import Gallery, Mistakes, galleries, mistakes
 from synthlib.page.notebooks import write_pages
 from synthlib.page.numbers import where_of
 from synthlib.page.origins import Origin, before, lost, made_from, origin
-from synthlib.results import MODE_LABELS, trick_label, variant_words, varying
+from synthlib.results import MODE_LABELS, variant_words, varying
+from synthlib.results.claims import claim_words
 from synthlib.runs.experiment import read_experiment
 
 HERE = Path(__file__).parent
@@ -243,7 +244,7 @@ def _claims(runs: list[FiguresRun]) -> list[Claim]:
     told_apart = [] if lines is None else varying(lines)  # such as the images that both learned from
     for line in [] if lines is None else lines.to_dict("records"):
         where = where_of(line["where"])
-        words = f"{trick_label(line['trick'])} {where['sign'].replace('_', ' ')} {trick_label(where['baseline'])}"
+        words = claim_words(line["trick"], where["sign"], where["baseline"])
         words += variant_words(line, told_apart)
         mode = MODE_LABELS.get(line["evaluation_mode"], line["evaluation_mode"])
         verdict = "not run" if "not run" in line["status"] else line["status"].partition(";")[0]
