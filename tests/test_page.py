@@ -183,14 +183,17 @@ def test_the_page_of_a_run_has_a_card_for_each_result_and_says_how_each_came_to_
 
 
 def test_equal_numbers_are_the_same_as_the_reference_and_others_are_told(pocket, own_root):
-    cards = {card.id: card for card in run_page("pocket").cards}
+    page = run_page("pocket")
+    cards = {card.id: card for card in page.cards}
     assert {card.verdict for name, card in cards.items() if name != "F1"} == {"same"} and cards["F1"].verdict == ""
+    assert page.agreement.startswith("All headline numbers agree")
     file = own_root / "figures" / "pocket" / "accuracy_by_trick.csv"
     file.write_text(file.read_text().replace("base_class", "base_klass"))
     figures = pocket[-1]
     finish("04_figures", figures.parameters, sorted((own_root / "figures" / "pocket").iterdir()))
     soup = parse(write_report("pocket"))
     assert "≠ differs" in soup.select_one("#T1").get_text() and "base_klass" in soup.select_one("#T1").get_text()
+    assert "Not all headline numbers agree" in soup.select_one(".tiles").get_text()
     assert "= same" in soup.select_one("#T2").get_text()
 
 

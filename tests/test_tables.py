@@ -443,13 +443,23 @@ def test_a_setting_is_a_condition_of_its_own_in_t1(tmp_path):
     assert tables.accuracy_view(tables.read_table(path)).equals(view)
 
 
-def test_a_published_value_stands_beside_either_init_but_no_other_setting(tmp_path):
+def test_a_published_value_stands_beside_no_setting_and_beside_no_two_inits(tmp_path):
     given = {"dataset": "cifar10", "architecture": "resnet50"}
     settings = ("", "init=scratch", "init=imagenet", "images_per_class=15")
     folders = [evaluated(tmp_path, "base_class", [6], **given, setting=setting) for setting in settings]
     table = tables.accuracy_by_trick(rows.read_evaluations(folders), PUBLISHED)
-    has = table[(table["published_percent"] == 60.5)]
-    assert sorted(has["setting"]) == ["", "init=imagenet", "init=scratch"]
+    assert table.loc[table["published_percent"] == 60.5, "setting"].tolist() == [""]
+    folders = [evaluated(tmp_path / init, "base_class", [6], **given, init=init) for init in ("scratch", "imagenet")]
+    table = tables.accuracy_by_trick(rows.read_evaluations(folders), PUBLISHED)
+    alone = one(table, published_percent=60.5)
+    assert (
+        pd.isna(alone["accuracy_percent"])
+        and alone["status"] == "published only: of which initial weights is not known"
+    )
+    assert alone["trick"] == "base_class" and pd.isna(alone["init"]) and alone["published_source"] == "authors' README"
+    folders.append(evaluated(tmp_path / "scratch", "merged", [8], **given))
+    t2 = differences.base_against_merged(rows.read_evaluations(folders), rows.read_correct(folders), PUBLISHED)
+    assert set(t2["base_published_percent"]) == {"not available"}
 
 
 # --- F4's numbers -----------------------------------------------------------------------------------------------------

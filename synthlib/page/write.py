@@ -20,7 +20,8 @@ from synthlib.page.notebooks import write_pages
 from synthlib.page.numbers import where_of
 from synthlib.page.origins import Origin, before, lost, made_from, origin
 from synthlib.results import MODE_LABELS, variant_words, varying
-from synthlib.results.claims import claim_words
+from synthlib.results.claims import MARGIN, claim_words
+from synthlib.results.compare import agreement
 from synthlib.runs.experiment import read_experiment
 
 HERE = Path(__file__).parent
@@ -86,6 +87,11 @@ class Page:
         """Verdict against the committed run -> results that have it."""
         return dict(Counter(card.verdict for card in self.cards if card.verdict))
 
+    @property
+    def agreement(self) -> str:
+        """Whether the headline numbers agree with the committed run, in one sentence."""
+        return agreement(one for card in self.cards for one in card.comparisons)
+
     def count_claims(self, verdict: str) -> int:
         """Claims with a verdict."""
         return sum(claim.verdict == verdict for claim in self.claims)
@@ -138,7 +144,7 @@ def write_report(name: str, reference: bool = False) -> Path:
     page = reference_page(name) if reference else run_page(name)
     file = paths.report_file(name)
     file = file.with_name(REFERENCE) if reference else file
-    html = render("report.html.j2", page=page)
+    html = render("report.html.j2", page=page, margin=MARGIN)
     with claim_output(file, wait=True):
         if not reference:
             cards: dict[str, list[str]] = {}

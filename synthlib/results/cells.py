@@ -76,9 +76,9 @@ def published_value(published: pd.DataFrame, condition: Mapping[str, object]) ->
         & (published["classifier"].map(_plain) == _plain(str(condition["architecture"])))
     )
     # The paper tested on all test images, in its own mode, at the epoch that was best there; "" where nothing was run.
-    # Its initial weights are not known, so it stands beside both; beside other settings than an experiment's own it does not.
+    # Its initial weights are not known, so it stands beside no setting of these, nor any other setting than the experiment's.
     theirs = condition["evaluation_mode"] in ("authors", BEST_MODE) and known(condition["split"]) in ("", "test")
-    theirs &= known(condition["setting"]).split("=")[0] in ("", "init")
+    theirs &= known(condition["setting"]) == ""
     if not theirs or known(condition["images"]) not in ("", "drawn", "hosted") or not own.any():
         return NOT_AVAILABLE, NOT_AVAILABLE
     return float(published.loc[own, "accuracy_percent"].iloc[0]), str(published.loc[own, "source"].iloc[0])

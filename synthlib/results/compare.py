@@ -70,7 +70,7 @@ def agreement(comparisons: Iterable[Comparison]) -> str:
     off = [f"{line.file}, {words}" for line in compared for words in line.off]
     others = [line.file for line in compared if line.verdict == "differs" and not line.off]
     if off:
-        return f"{_number(len(off), 'headline number')} outside what the committed run allows: {_some(off)}."
+        return f"Not all headline numbers agree with the committed run; {len(off)} of them: {_some(off)}."
     if others:
         return f"All headline numbers agree with the committed run; details that do not: {', '.join(others)}."
     return "All headline numbers agree with the committed run." if compared else ""

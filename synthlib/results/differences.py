@@ -8,6 +8,7 @@ import pandas as pd
 from synthlib.names import BEST_MODE, EVALUATION_MODES
 from synthlib.results import MODE_LABELS, known, statistics, trick_label, varying
 from synthlib.results.cells import (
+    NOT_AVAILABLE,
     Condition,
     count_text,
     counts_of,
@@ -91,8 +92,11 @@ def base_against_merged(
             continue  # an extra, for what has it
         if len(missing) == 2 and (row["dataset"], row["architecture"]) in tested:
             continue  # such as a classifier of real images
+        same = (rows["dataset"] == row["dataset"]) & (rows["architecture"] == row["architecture"])
+        n_inits = rows.loc[same, "init"].nunique()  # of several it is not known which is the paper's
         for name, trick in (("base", base), ("merged", merged)):
-            row[f"{name}_published_percent"] = published_value(published, row | {"trick": trick})[0]
+            value = published_value(published, row | {"trick": trick})[0]
+            row[f"{name}_published_percent"] = value if n_inits == 1 else NOT_AVAILABLE
             if trick not in missing:
                 names = (f"{name}_percent", f"{name}_ci_low", f"{name}_ci_high")
                 interval = statistics.t_interval(sides[trick]["accuracy_percent"], level)

@@ -71,8 +71,17 @@ def accuracy_by_trick(
         row = unrun(dataset, BEST_TRICKS, architecture, "authors")
         if published_value(published, row)[0] != NOT_AVAILABLE:
             table.append(row | {"status": "published only: which tricks is not known"})
+    told: dict[tuple, list[dict]] = {}
     for row in table:
         row["published_percent"], row["published_source"] = published_value(published, row)
+        if row["published_percent"] != NOT_AVAILABLE:
+            told.setdefault((row["dataset"], row["trick"], row["architecture"]), []).append(row)
+    for condition, same in told.items():
+        if len({known(row["init"]) for row in same}) > 1:  # which of them the paper's is, is not known
+            alone = unrun(*condition, "authors") | {"status": "published only: of which initial weights is not known"}
+            table.append(alone | {name: same[0][name] for name in ("published_percent", "published_source")})
+            for row in same:
+                row |= dict.fromkeys(("published_percent", "published_source"), NOT_AVAILABLE)
     integers = ["n_replicates", "n_generation_seeds", "n_training_seeds", *COUNTS]
     columns = [*CONDITION, "accuracy_percent", "ci_low", "ci_high", "ci_method"]
     columns += [name for score in list(T1_INTERVALS)[1:] for name in (score, *T1_INTERVALS[score][:2])]
