@@ -682,8 +682,10 @@ def test_results_csv_repeats_the_others_and_is_not_compared(dirs, tmp_path):
 def test_the_terminal_summary_shows_t1_and_the_verdicts(dirs, tmp_path):
     write_t1(dirs, tmp_path / "a")
     text = compare.summary_text(tmp_path / "a", compare.compare_with_reference(tmp_path / "a", tmp_path / "b"))
-    assert "60.0 [35.2, 84.8]" in text and "accuracy_by_trick.csv: no reference" in text
-    assert "|" not in text
+    assert "60.0 [35.2, 84.8]" in text and text.endswith("no committed run to compare with.") and "|" not in text
+    write_t1(dirs, tmp_path / "b")
+    text = compare.summary_text(tmp_path / "a", compare.compare_with_reference(tmp_path / "a", tmp_path / "b"))
+    assert "60.0 [35.2, 84.8]" in text and text.endswith("accuracy_by_trick.csv: same (equal bytes)")
 
 
 def test_a_table_of_older_code_cannot_be_summed_up_and_says_so(dirs, tmp_path):

@@ -95,9 +95,11 @@ def summary_text(
             )
         lines = [_aligned(tables.accuracy_view(table))]
     comparisons = list(comparisons)
-    verdicts = [f"{line.file}: {line.verdict}{f' ({line.detail})' if line.detail else ''}" for line in comparisons]
-    if verdicts:
-        lines += ["", *filter(None, [agreement(comparisons)]), "In detail, against the committed run:", *verdicts]
+    if first := agreement(comparisons):
+        verdicts = [f"{line.file}: {line.verdict}{f' ({line.detail})' if line.detail else ''}" for line in comparisons]
+        lines += ["", first, "In detail, against the committed run:", *verdicts]
+    elif comparisons:
+        lines += ["", "There is no committed run to compare with."]
     return "\n".join(lines).strip()
 
 
