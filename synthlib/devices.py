@@ -15,6 +15,26 @@ BY_CAPABILITY = {
 TORCH_TYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
+class NotFinite(InputError):
+    """A network gave nan or infinity: as pixels they would be black or white, as logits class 0."""
+
+
+def require_finite(finite: torch.Tensor | bool, whose: str, advice: str) -> None:
+    """NotFinite, one line, unless `finite`. whose: what is not, such as "the logits of a network"."""
+    if not finite:
+        raise NotFinite(f"{whose} are not finite (nan or infinity), so nothing is made of them; {advice}.")
+
+
+def require_drawn(
+    finite: torch.Tensor | bool, what: str, model: object, dtype: torch.dtype, device: torch.device
+) -> None:
+    """`require_finite` of what a text-to-image model gave (pixels, latents, embeddings) in a precision on a device."""
+    precision = str(dtype).removeprefix("torch.")
+    wider = {"float16": "precision float32 or bfloat16, ", "bfloat16": "precision float32, "}.get(precision, "")
+    advice = f"try {wider}a lower guidance scale, or the model fetched anew: its weights may be damaged"
+    require_finite(finite, f"the {what} of {model} in {precision} on {device}", advice)
+
+
 def device_named(device: str) -> torch.device:
     """A torch device by name; "auto" takes the GPU where there is one. InputError: unknown, or a GPU that is not there."""
     if device == "auto":

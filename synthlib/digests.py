@@ -1,4 +1,4 @@
-"""What counts as the same code: digests of syntax trees, without docstrings, comments and annotations."""
+"""What counts as the same: digests of code (syntax trees, without docstrings, comments, annotations), of files and folders."""
 
 import ast
 import contextlib
@@ -6,12 +6,14 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterable
-from functools import cache, lru_cache
+from collections.abc import Callable, Iterable
+from functools import cache, lru_cache, partial
 from pathlib import Path
 
 from synthlib import paths
+from synthlib.inputs import InputError
 
+SUMS = "SHA256SUMS"  # beside the embedded model's folder and the referee; `sha256sum --check` reads it
 LARGE = 50_000_000  # bytes; hashing a checkpoint of 4 GB in each of many processes would take minutes
 
 
@@ -127,49 +129,111 @@ def notebook_digest(step: str) -> str:
     return sha256_json({"cells": [bare_source(cell) for cell in cells], "modules": modules})
 
 
-@cache
-def folder_digest(folder: Path) -> str:
+# --- of what comes with the package -----------------------------------------------------------------------------------
+
+
+def write_sums(folder: Path) -> None:
+    """Write SHA256SUMS of what `python -m synthlib.pocket` left in a folder: the model in weights/, and the referee."""
+    files = {**_sums(folder / "weights"), **_sums(folder / "referee.safetensors")}
+    (folder / SUMS).write_text("".join(f"{digest}  {name}\n" for name, digest in files.items()), encoding="utf-8")
+
+
+def check_shipped(path: Path) -> Path:
+    """The embedded model's folder or the referee's file, if all its bytes are those of SHA256SUMS beside it.
+
+    InputError: a file was changed, is missing or is none of ours.
+    """
+    try:
+        lines = (path.parent / SUMS).read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):
+        lines = []
+    promised = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+    promised = {name: promised[name] for name in promised if name.split("/")[0] == path.name}
+    found = _sums(path)
+    differs = sorted(name for name in promised | found if promised.get(name) != found.get(name))
+    if differs or not found:
+        raise InputError(
+            f"{path.parent / (differs or [path.name])[0]} is not as it comes with synthlib (its sha256 is not in {SUMS}), so "
+            "nothing is made with it; expected it unchanged: install synthlib again. (Name a model of your own by its folder.)"
+        )
+    return path
+
+
+def _sums(path: Path) -> dict[str, str]:
+    """sha256 of a file, or of all in a folder but hidden files, by name as seen from the folder above."""
+    files = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path] * path.is_file()
+    return {each.relative_to(path.parent).as_posix(): sha256_file(each) for each in files if each.name[0] != "."}
+
+
+# --- of what is read ---------------------------------------------------------------------------------------------------
+# remembered=True is for planning: whether a step is done. It trusts that files whose device, inode, size and times are those of
+# an earlier look hold the same bytes. Rotten bits change none of these, so what a number follows from is hashed when it is read.
+
+
+def folder_digest(folder: Path, remembered: bool = False) -> str:
     """Digest of a checkpoint's folder: names and bytes of all its files, but hidden ones and those that tell of it."""
     names = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
     counted = [
         n for n in names if not any(p.startswith(".") for p in n.parts) and (n.parent.parts or n.suffix == ".json")
     ]
-    return sha256_json({name.as_posix(): sha256_large_file(folder / name) for name in counted})
+    return sha256_json({name.as_posix(): sha256_large_file(folder / name, remembered) for name in counted})
 
 
-def fingerprint(path: Path) -> str | None:
-    """What tells in a moment whether a file or folder of images has changed; None if there is none.
+def path_digest(path: Path, remembered: bool = False) -> str:
+    """Digest of a checkpoint's folder or single file."""
+    return folder_digest(path, remembered) if path.is_dir() else sha256_large_file(path, remembered)
 
-    Of a folder: names, sizes and times of last change, because hashing 27,000 images at each look would take seconds;
-    looked at anew after ten seconds, for many steps ask for one folder in a row.
+
+def images_digest(path: Path, remembered: bool = False) -> str | None:
+    """Digest of the bytes of a file of images, or of the names and bytes in a folder of them; None if there are none.
+
+    A folder of 27,000 images takes seconds to hash. Where it is remembered only names, sizes and times are looked at, and those
+    anew after ten seconds, for many steps ask for one folder in a row.
     """
     if path.is_file():
-        return sha256_large_file(path)
-    return _folder_fingerprint(path, int(time.monotonic() / 10)) if path.is_dir() else None
+        return sha256_large_file(path, remembered)
+    moment = int(time.monotonic() / 10) if remembered else time.monotonic_ns()
+    state, names = _folder_state(path, moment) if path.is_dir() else ("", [])
+
+    def digest_now() -> str:
+        return sha256_json({name: sha256_file(path / name) for name in names})
+
+    return _remembered(state, remembered, digest_now) if names else None
+
+
+def sha256_large_file(path: Path, remembered: bool = False) -> str:
+    """sha256 of a file, hashed once in a process; of a large one it is remembered in the runs' folder."""
+    state = _file_state(path)
+    digest_now = partial(_sha256_once, path, state)
+    large = path.stat().st_size >= LARGE
+    return _remembered(sha256_json([str(path.resolve()), *state]), remembered, digest_now) if large else digest_now()
+
+
+@cache
+def _sha256_once(path: Path, state: tuple[int, ...]) -> str:
+    return sha256_file(path)
+
+
+def _file_state(path: Path) -> tuple[int, ...]:
+    """What differs where a file was replaced or written, even if its time of last change was set back."""
+    found = path.stat()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 @lru_cache(maxsize=64)
-def _folder_fingerprint(path: Path, moment: int) -> str | None:
-    names = sorted(found for found in path.rglob("*") if found.is_file() and not found.name.startswith("."))
-    told = [(found.relative_to(path).as_posix(), found.stat().st_size, found.stat().st_mtime_ns) for found in names]
-    return sha256_json(told) if told else None
+def _folder_state(folder: Path, moment: int) -> tuple[str, list[str]]:
+    """A digest of `_file_state` of all files in a folder but hidden ones, and their names; kept for a moment."""
+    names = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    state = [[path.relative_to(folder).as_posix(), *_file_state(path)] for path in names]
+    return sha256_json(state), [name for name, *_ in state]
 
 
-def path_digest(path: Path) -> str:
-    """Digest of a file or a folder."""
-    return folder_digest(path) if path.is_dir() else sha256_large_file(path)
-
-
-def sha256_large_file(path: Path) -> str:
-    """sha256 of a file; of a large one it is remembered in the runs' folder, by path, size and time of last change."""
-    found = path.stat()
-    if found.st_size < LARGE:
-        return sha256_file(path)
-    place = sha256_text(json.dumps([str(path.resolve()), found.st_size, found.st_mtime_ns]))
+def _remembered(place: str, trusted: bool, digest_now: Callable[[], str]) -> str:
+    """A digest; if `trusted` the one that is remembered at a place, by whatever process found it."""
     memory = paths.resolve("papermill_runs") / ".sha256" / place
-    if memory.is_file() and len(known := memory.read_text()) == 64:
+    if trusted and memory.is_file() and len(known := memory.read_text()) == 64:
         return known
-    digest = sha256_file(path)
+    digest = digest_now()
     with contextlib.suppress(OSError):  # where nothing can be written it is hashed again
         memory.parent.mkdir(parents=True, exist_ok=True)
         temporary = memory.with_name(f".{place}.{os.getpid()}")

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import stat
 import subprocess
 import tempfile
 import time
@@ -58,20 +59,39 @@ def chosen_gpus(words: str) -> list[str]:
     return [there[int(choose("GPU", place.strip(), places))] for place in words.split(",")]
 
 
+def _private_folder(folder: Path) -> Path:
+    """A folder, made if it is not there, that nobody but this user can write into. InputError: it is a link, or others can."""
+    try:
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+        found = folder.lstat()
+        mine = stat.S_ISDIR(found.st_mode) and found.st_uid == getattr(os, "getuid", lambda: found.st_uid)()
+        if mine and not found.st_mode & 0o022:  # earlier versions let others read
+            folder.chmod(0o700)
+            return folder
+        why = "it is a link, another user's, or others may write there"
+    except OSError as error:
+        why = error.strerror
+    raise InputError(
+        f"cannot claim a GPU in {folder}: {why}; expected a folder that only you can use: remove it, or set TMPDIR to another."
+    )
+
+
 @contextlib.contextmanager
 def own_gpu(device: str) -> Iterator[str]:
     """While in here one GPU is this process's own, and the only one that it and what it starts can see; gives its name.
 
     Waits until one is free. "" where none is to be claimed: `device` is no GPU or names one by number, or there is none. The
     claim is a file lock of the user on this machine, freed by the end of the process; among the GPUs that Slurm gave a job,
-    which may call them 0 and 1 in each of its jobs, it is one of that job.
+    which may call them 0 and 1 in each of its jobs, it is one of that job. InputError: somebody else made the folder of these
+    files, which everybody may do.
     """
     there = visible_gpus() if device in ("auto", "cuda") else []
     if not there:
         yield ""
         return
     of = [str(os.getuid()) if hasattr(os, "getuid") else "user", os.environ.get("SLURM_JOB_ID", "")]
-    home = Path(tempfile.gettempdir()) / "-".join(["synthlib-gpus", *filter(None, of)])
+    home = _private_folder(Path(tempfile.gettempdir()) / "-".join(["synthlib-gpus", *filter(None, of)]))
     told = False
     while True:
         for name in there:

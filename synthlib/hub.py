@@ -65,9 +65,15 @@ def label(model: str, revision: str = "") -> tuple[str, str]:
 def fetch(model: str, revision: str = "", safety: bool = False) -> Path:
     """`find`, else download what we load, after one line that says what, how big, under which licence, from where.
 
-    Raises InputError for what is no model, cannot be reached, is gated, damaged, without safetensors, or too big.
+    Raises InputError for what is no model, cannot be reached, is gated, damaged, without safetensors, or too big. The embedded
+    model and what lies in the cache are read for this: their bytes are those promised.
     """
     if found := find(model, revision, safety):
+        if found == paths.embedded_model():
+            return digests.check_shipped(found)
+        for part in _components(_json(found / INDEX), safety) if is_hub_id(model) else ():
+            for path in (path for path in (found / part).glob("*") if _wanted(f"{part}/{path.name}", [part])):
+                _check_cached(path, model)
         return found
     if not is_hub_id(model):
         raise InputError(
@@ -95,7 +101,9 @@ def fetch_one(model: str, file: str, revision: str = "", instead: str = "") -> P
         return _bring(model, info, listed[:1], host) / listed[0].rfilename
 
     commit = commit_of(model, revision)
-    return (commit and find_one(commit)) or _fetch(model, commit or revision, file, find_one, bring_one)
+    if commit and (found := find_one(commit)):
+        return _check_cached(found, model)
+    return _fetch(model, commit or revision, file, find_one, bring_one)
 
 
 def _fetch(model: str, revision: str, file: str, find: Callable, download: Callable) -> Path:
@@ -212,6 +220,17 @@ def _blob(model: str, commit: str, file: Any, host: str) -> Path:
     return transfer.fetch_file(url, blob, f"{name} of {model}", size, promised, digest, headers)
 
 
+def _check_cached(path: Path, model: str) -> Path:
+    """A file of a snapshot, if its bytes are those after which the cache names its blob. InputError: they are others."""
+    promised = path.resolve().name  # where the cache has no links there is no such name
+    if re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", promised) and _digest(path, promised) != promised:
+        raise InputError(
+            f"{path.name} of {model} was damaged in the cache: its digest is not {promised[:12]}; delete {path.resolve()}, and "
+            "the same command fetches it again."
+        )
+    return path
+
+
 def _link(blob: Path, pointer: Path) -> None:
     """A snapshot's entry for a blob, as huggingface_hub lays them out."""
     pointer.parent.mkdir(parents=True, exist_ok=True)
@@ -291,7 +310,7 @@ def _promised(file: Any) -> tuple[int, str]:
 def _digest(path: Path, like: str) -> str:
     """A file's digest of the kind of `like`."""
     if len(like) == 64:
-        return digests.sha256_file(path)
+        return digests.sha256_large_file(path)
     data = path.read_bytes()
     return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
 

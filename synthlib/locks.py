@@ -44,6 +44,13 @@ def terminate(identity: str) -> psutil.Process | None:
     return None
 
 
+def _holds(identity: str, path: Path) -> bool:
+    """Whether a process named by `process_id` has a file open."""
+    with contextlib.suppress(psutil.Error, OSError):
+        return any(os.path.samefile(file.path, path) for file in psutil.Process(int(identity.split(":")[0])).open_files())
+    return False
+
+
 class Lock:
     """A claim that is held; `release` gives it back, as does the end of the process."""
 
@@ -64,10 +71,11 @@ class Lock:
 def _end_orphan(owner: dict, path: Path) -> None:
     """End the process that holds a lock if whoever started it for this step is gone; it would work for nobody.
 
-    Of a process of another machine, which shares the folder, nothing is known here.
+    Of a process of another machine, which shares the folder, nothing is known here. One that does not hold the lock file open
+    stays, whatever is written beside that.
     """
     driver = owner.get("driver")
-    if owner.get("machine") == platform.node() and driver and not alive(driver):
+    if owner.get("machine") == platform.node() and driver and not alive(driver) and _holds(owner["process"], path):
         process = terminate(owner["process"])
         if process is not None:
             what = f"process {process.pid}, left over from an interrupted run, which still holds {path.parent.name}"

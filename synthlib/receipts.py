@@ -54,8 +54,8 @@ def output_digests(folder: str) -> dict[str, str] | None:
     return receipt and {name: made["sha256"] for name, made in receipt["outputs"].items()}
 
 
-def input_digests(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """A digest of everything a step reads, by name; None for a step folder that is not finished."""
+def input_digests(parameters: Mapping[str, Any], remembered: bool = False) -> dict[str, Any]:
+    """A digest of everything a step reads, by name; None for a step folder that is not finished. remembered: see digests.py."""
     inputs: dict[str, Any] = {}
     for folder in input_dirs(parameters):
         made = output_digests(folder)
@@ -63,22 +63,21 @@ def input_digests(parameters: Mapping[str, Any]) -> dict[str, Any]:
     if "dataset" in parameters:
         inputs["dataset"] = dataset_digest(parameters["dataset"])
     if "model" in parameters:
-        inputs["model"] = model_digest(parameters["model"], parameters["revision"])
+        inputs["model"] = model_digest(parameters["model"], parameters["revision"], remembered)
         if parameters["lossy_vae"]:
-            inputs["lossy_vae"] = model_digest(parameters["lossy_vae"])
+            inputs["lossy_vae"] = model_digest(parameters["lossy_vae"], "", remembered)
     if parameters.get("trick") == "prompt_list" and "prompts_file" in parameters:
         file = paths.resolve(parameters["prompts_file"] or paths.prompts_file(parameters["dataset"]))
         inputs["prompts"] = digests.sha256_file(file) if file.is_file() else None
     if parameters.get("weights"):
-        inputs["weights"] = weights_digest(parameters["weights"])
+        inputs["weights"] = weights_digest(parameters["weights"], remembered)
     reads_real = "split" in parameters or parameters.get("test_every") or parameters.get("trick") in OF_THE_POOL
     if reads_real and "real_dir" in parameters:
-        inputs["real images"] = digests.fingerprint(
-            paths.resolve(parameters["real_dir"] or paths.data_home() / parameters["dataset"])
-        )
+        real = paths.resolve(parameters["real_dir"] or paths.data_home() / parameters["dataset"])
+        inputs["real images"] = digests.images_digest(real, remembered)
     for space in parameters.get("feature_spaces", ()):
         if file := space.partition("@")[2]:
-            inputs[f"weights of {space}"] = weights_digest(file)
+            inputs[f"weights of {space}"] = weights_digest(file, remembered)
     if parameters.get("measures") or parameters.get("keep_features") or parameters.get("judge"):
         inputs["referee"] = digests.sha256_file(paths.referee_weights())  # of the feature space, or a judge
     if "results" in parameters:
@@ -95,24 +94,24 @@ def dataset_digest(dataset: str) -> str | None:
     return file and digests.sha256_json(read_yaml(file))
 
 
-def weights_digest(weights: str) -> str | None:
+def weights_digest(weights: str, remembered: bool = False) -> str | None:
     """Digest of a file of initial weights; None if there is none."""
     file = paths.resolve(weights)
-    return digests.sha256_large_file(file) if weights and file.is_file() else None
+    return digests.sha256_large_file(file, remembered) if weights and file.is_file() else None
 
 
-def model_digest(model: str, revision: str = "") -> str | None:
+def model_digest(model: str, revision: str = "", remembered: bool = False) -> str | None:
     """What a text-to-image checkpoint is: its hub id and commit, or the digest of its folder or file; None if there is none."""
     if hub.is_hub_id(model):
         commit = hub.commit_of(model, revision)
         return commit and f"{model}@{commit}"
     source = hub.find(model)
     if source is None or source.is_dir():
-        return source and digests.folder_digest(source)
+        return source and digests.folder_digest(source, remembered)
     beside = (source.with_suffix(".yaml"), source.with_suffix("") / "tokenizer", source.parent / "tokenizer")
     # The first counts, as in single_file.
-    used = {path.name: digests.path_digest(path) for path in beside[::-1] if path.exists()}
-    return digests.sha256_json({"file": digests.path_digest(source)} | used)
+    used = {path.name: digests.path_digest(path, remembered) for path in beside[::-1] if path.exists()}
+    return digests.sha256_json({"file": digests.path_digest(source, remembered)} | used)
 
 
 def remove_receipt(folder: Path) -> None:
@@ -236,7 +235,8 @@ def output_names(folder: str | Path, suffix: str) -> list[str]:
 def state(notebook: str, parameters: Mapping[str, Any], verify: bool = False) -> str:
     """Whether a step is done: "done", or why not ("missing", "older code", "parameters changed: ...", ...).
 
-    Of a file that was made the size is looked at; its sha256, too, with `verify`, and where it is printed or shown to people.
+    verify: by all bytes of inputs and outputs; else by sizes and times, and what an earlier look remembered, but for what is
+    printed or shown to people (04_figures', CSVs), which is hashed at each look.
     """
     folder = paths.resolve(parameters["run_dir"])
     receipt = read_receipt(folder)
@@ -246,7 +246,7 @@ def state(notebook: str, parameters: Mapping[str, Any], verify: bool = False) ->
     changed = sorted(name for name in settings if receipt["parameters"].get(name) != settings[name])
     if changed or set(receipt["parameters"]) != set(settings):
         return f"parameters changed: {', '.join(changed) or 'their names'}"
-    inputs = input_digests(settings)
+    inputs = input_digests(settings, remembered=not verify)
     changed = sorted(name for name in inputs if receipt["inputs"].get(name) != inputs[name])
     if changed:
         return f"input changed: {', '.join(changed)}"

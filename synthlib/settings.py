@@ -31,6 +31,9 @@ from synthlib.names import (
     trick_name,
 )
 
+# Far above any use (images are overdrawn from 20 on), and so far below what float32 holds that no step of ours overflows.
+MOST_GUIDANCE = 1000
+
 
 def transform_of(dataset: str) -> str:
     """How the authors' code prepares a data set's images (TRANSFORMS), as its YAML says; resized_crop where it is silent."""
@@ -54,7 +57,7 @@ def _fill(settings: object, name: str, value: object) -> None:
 def _counts(settings: object, at_least: Mapping[str, float]) -> None:
     for name, low in at_least.items():
         value = getattr(settings, name)
-        require(math.isfinite(value) and value >= low, name, value, f"a number of at least {low}")
+        require(low <= value < math.inf, name, value, f"a number of at least {low}")
 
 
 class _FromParameters:
@@ -113,7 +116,7 @@ class GenerateSettings(_FromParameters):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "trick", trick_name(self.trick))
-        least = {"images_per_class": 1, "replicates": 1, "seed": 0, "guidance_scale": 1, "min_scale": 1, "max_scale": 1}
+        least = {"images_per_class": 1, "replicates": 1, "seed": 0}
         least |= {
             "pool_per_class": 1,
             "num_inference_steps": 1,
@@ -124,6 +127,9 @@ class GenerateSettings(_FromParameters):
             "threads": 1,
         }
         _counts(self, least)
+        for name in ("guidance_scale", "min_scale", "max_scale"):
+            value = getattr(self, name)
+            require(1 <= value <= MOST_GUIDANCE, name, value, f"a number from 1 to {MOST_GUIDANCE}")
         require(self.num_inference_steps < 1000, "num_inference_steps", self.num_inference_steps, "fewer than 1000")
         require(self.min_scale <= self.max_scale, "min_scale", self.min_scale, f"at most max_scale ({self.max_scale})")
         integers = math.floor(self.max_scale) - math.ceil(self.min_scale) >= 0
@@ -238,7 +244,8 @@ class TrainSettings(_FromParameters):
         for name in self.log_to:
             choose("logger", name, LOGGERS)
         least = {"images_per_class": 0, "unused_images": 0, "replicates": 0, "seed": 0, "epochs": 1, "batch_size": 2}
-        _counts(self, least | {"weight_decay": 0, "image_size": 0, "test_every": 0, "threads": 1})
+        _counts(self, least | {"image_size": 0, "test_every": 0, "threads": 1})
+        require(0 <= self.weight_decay < 10, "weight_decay", self.weight_decay, "a number from 0 to below 10")
         require(0 < self.learning_rate < 10, "learning_rate", self.learning_rate, "a number between 0 and 10")
         require(0 < self.crop_scale_min <= 1, "crop_scale_min", self.crop_scale_min, "a number above 0 and at most 1")
         for name in ("warmup", "flip"):

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from synthlib import digests, hub, paths
 from synthlib.data.datasets import check_distinct, read_spec
-from synthlib.devices import device_named
+from synthlib.devices import device_named, require_finite
 from synthlib.inputs import InputError, choose, read_yaml, text
 from synthlib.progress import progress
 
@@ -28,6 +28,7 @@ BATCH_SIZE = 128
 # Whether the name of a model says how its network was activated in training. QuickGELU is what OpenAI trained with, and
 # what many others did not; weights do not tell, and with the wrong one accuracies fall without a word.
 ACTIVATIONS = {"-quickgelu": True, "-gelu": False}
+DAMAGED = "the network's weights are damaged: fetch them again, or give another file"
 FILE, INSTEAD = "open_clip_model.safetensors", "open_clip_pytorch_model.bin"  # open_clip's names in hub repositories
 UNREADABLE = (
     RuntimeError,
@@ -255,7 +256,7 @@ def class_embeddings(
         clip.network.encode_text(clip.tokenize(part).to(device)) for part in progress(parts, "CLIP reads prompts")
     ]
     each = F.normalize(torch.cat(embedded).float(), dim=-1).view(len(words), len(templates), -1)
-    return F.normalize(each.mean(1), dim=-1)
+    return _finite(F.normalize(each.mean(1), dim=-1), clip)
 
 
 @torch.no_grad()
@@ -267,13 +268,20 @@ def image_logits(
     embeddings: of `class_embeddings`, [C, D]. A network's logit bias, where it has one, is the same for all classes: left out.
     """
     scale = clip.network.logit_scale.exp()
-    return torch.cat([(scale * seen @ embeddings.T).float().cpu() for seen in _seen(clip, images, batch_size)])
+    found = [(scale * seen @ embeddings.T).float().cpu() for seen in _seen(clip, images, batch_size)]
+    return _finite(torch.cat(found), clip)
 
 
 @torch.no_grad()
 def image_embeddings(clip: Clip, images: torch.Tensor, batch_size: int = BATCH_SIZE) -> torch.Tensor:
     """Embeddings float32 [N, D] of length 1, on the CPU, of images uint8 [N, 3, H, W]."""
-    return torch.cat([seen.cpu() for seen in _seen(clip, images, batch_size)])
+    return _finite(torch.cat([seen.cpu() for seen in _seen(clip, images, batch_size)]), clip)
+
+
+def _finite(values: torch.Tensor, clip: Clip) -> torch.Tensor:
+    """Logits or embeddings, all finite. NotFinite: the CLIP's weights are damaged."""
+    require_finite(torch.isfinite(values).all(), f"numbers of CLIP {clip.model}, weights {clip.weights},", DAMAGED)
+    return values
 
 
 def _seen(clip: Clip, images: torch.Tensor, batch_size: int) -> Iterator[torch.Tensor]:

@@ -13,8 +13,9 @@ from functools import partial
 import torch
 
 from synthlib import paths
-from synthlib.devices import device_named
+from synthlib.devices import device_named, require_finite
 from synthlib.evaluation import clip_zero_shot as clip
+from synthlib.evaluation.clip_zero_shot import DAMAGED
 from synthlib.inputs import InputError, choose
 from synthlib.progress import progress
 from synthlib.training.augment import NORMALISATIONS
@@ -111,11 +112,13 @@ def extract_features(images: torch.Tensor, feature_space: str, device: str = "cp
     """Features float32 [N, D] on the CPU of uint8 images [N, 3, H, W].
 
     InputError: the feature space is not known; or, beginning "weights absent", its weights are neither here nor to be had,
-    with what fetches them.
+    with what fetches them; or it gives nan or infinity.
     """
     name, weights = split_name(feature_space)
     with _absence_said(feature_space):
-        return _SPACES[name].extract(images, device, weights)
+        features = _SPACES[name].extract(images, device, weights)
+    require_finite(torch.isfinite(features).all(), f"features {feature_space}", DAMAGED)
+    return features
 
 
 def load_space_clip(feature_space: str, device: str = "cpu") -> clip.Clip:

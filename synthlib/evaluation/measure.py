@@ -13,6 +13,7 @@ from synthlib import receipts
 from synthlib.data.real import load_real
 from synthlib.data.sets import SyntheticSet
 from synthlib.data.shards import read_shards
+from synthlib.devices import require_finite
 from synthlib.evaluation.features import PIXELS, extract_features, split_name
 from synthlib.evaluation.resample import AGAINST_REAL, MEASURES, OF_IMAGES, Images, measure_rows, score_row
 from synthlib.evaluation.scores import score_images
@@ -121,10 +122,13 @@ def kept_features(
     mine = first_of_classes(generated.labels.numpy(), generated.order, KEPT_PER_CLASS, first)
     theirs = first_of_classes(real_labels.numpy(), np.arange(len(real_labels)), KEPT_PER_CLASS)
     mine, theirs = torch.from_numpy(mine), torch.from_numpy(theirs)
+    ours, real = features[mine].half(), real_features[theirs].half()
+    finite = torch.isfinite(torch.cat([ours, real])).all()
+    require_finite(finite, "some features, in the float16 that they are kept in,", "set keep_features to False")
     return {
-        "generated": features[mine].half(),
+        "generated": ours,
         "labels": generated.labels[mine],
-        "real": real_features[theirs].half(),
+        "real": real,
         "real_labels": real_labels[theirs],
     }
 

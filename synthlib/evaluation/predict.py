@@ -14,6 +14,7 @@ import torch
 from synthlib import digests
 from synthlib.data.classes import alike
 from synthlib.data.sets import ImageSet
+from synthlib.devices import require_finite
 from synthlib.evaluation.evaluate import accuracy_percent
 from synthlib.inputs import InputError
 from synthlib.training.augment import Preparation, batches, seeded
@@ -113,14 +114,17 @@ def require_classes(classes: list[str], real: ImageSet, what: str) -> None:
 def _logits(
     model: torch.nn.Module, images: torch.Tensor, order: torch.Tensor, preparation: Preparation, batch_size: int
 ) -> torch.Tensor:
-    """Logits on the CPU [N, C], row k being image order[k]."""
+    """Logits on the CPU [N, C], row k being image order[k]. NotFinite: some are nan or infinite."""
     device, layout = _device(model), memory_format(model)
-    return torch.cat(
+    logits = torch.cat(
         [
             model(preparation.test_input(images[order[rows]].to(device)).contiguous(memory_format=layout)).float().cpu()
             for rows in batches(len(images), batch_size)
         ]
     )
+    advice = "its weights are damaged or its training went astray: train it again, or with a lower learning rate"
+    require_finite(torch.isfinite(logits).all(), "the logits of this classifier", advice)
+    return logits
 
 
 def _device(model: torch.nn.Module) -> torch.device:

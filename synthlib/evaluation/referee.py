@@ -97,16 +97,14 @@ def referee_errors(real: ImageSet, classes: Sequence[str], logits_of: Callable[[
 
 def glyph_logits(images: torch.Tensor) -> torch.Tensor:
     """Logits float32 [N, 10] of the pocket referee for uint8 images [N, 3, 32, 32]: zero to nine. InputError: another size."""
-    from synthlib.pocket.referee import load_referee  # only here: no other referee needs the embedded model's weights
+    from synthlib.pocket.referee import judge_logits  # only here: no other referee needs the embedded model's weights
 
     if tuple(images.shape[1:]) != (3, 32, 32):
         raise InputError(
             f"images are {images.shape[2]} x {images.shape[3]}, and the glyph referee expects 32 x 32; draw or import the set "
             "at that size."
         )
-    referee = load_referee()
-    with torch.no_grad():
-        return torch.cat([referee(part)[0] for part in images.split(500)])
+    return judge_logits(images)[0]
 
 
 def checkpoint_referee(path: Path, device: str) -> tuple[dict, Callable[[torch.Tensor], torch.Tensor]]:

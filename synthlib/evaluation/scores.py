@@ -5,7 +5,8 @@ import torch
 from torch.nn import functional as F
 
 from synthlib.data.sets import SyntheticSet
-from synthlib.evaluation.clip_zero_shot import BATCH_SIZE, Clip, has_clip, image_embeddings
+from synthlib.devices import require_finite
+from synthlib.evaluation.clip_zero_shot import BATCH_SIZE, DAMAGED, Clip, has_clip, image_embeddings
 from synthlib.evaluation.features import OF_CLIP, has_weights, load_space_clip, split_name
 from synthlib.evaluation.referee import CLIP_MODEL, Judge, judge_named
 from synthlib.inputs import choose
@@ -28,13 +29,14 @@ def agreement(generated: SyntheticSet, judge: Judge) -> torch.Tensor:
 def clip_scores(generated: SyntheticSet, clip: Clip) -> torch.Tensor:
     """100 x cosine of an image's and its own prompt's embedding, at least 0; float64 [N].
 
-    Hessel et al. 2021, "CLIPScore", section 3, with w = 100 in place of their 2.5.
+    Hessel et al. 2021, "CLIPScore", section 3, with w = 100 in place of their 2.5. NotFinite: some are nan.
     """
     texts, which = np.unique(generated.column("prompt").astype(str), return_inverse=True)
     device, parts = clip.network.logit_scale.device, torch.arange(len(texts)).split(BATCH_SIZE)
     tokens = [clip.tokenize([str(texts[k]) for k in part]).to(device) for part in parts]
     read = F.normalize(torch.cat([clip.network.encode_text(part).float() for part in tokens]), dim=-1).cpu()
     cosines = (image_embeddings(clip, generated.images) * read[torch.from_numpy(which)]).sum(1)
+    require_finite(torch.isfinite(cosines).all(), f"scores of CLIP {clip.model}", DAMAGED)
     return 100 * cosines.double().clamp(min=0)
 
 

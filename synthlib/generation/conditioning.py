@@ -13,6 +13,7 @@ from PIL import Image
 from synthlib import digests
 from synthlib.data.real import real_training_set
 from synthlib.data.sets import ImageSet
+from synthlib.devices import require_drawn
 from synthlib.generation.checkpoints import Checkpoint
 from synthlib.generation.plan import AVERAGED, mixtures
 from synthlib.inputs import InputError
@@ -51,14 +52,18 @@ def pool_digest(pool: Mapping[str, ImageSet]) -> str:
 def encode_images(checkpoint: Checkpoint, images: torch.Tensor) -> torch.Tensor:
     """CLIP embeddings float32 [P, D] of images uint8 [P, 3, H, W], each encoded on its own so that it depends on nothing else.
 
-    They are prepared (resized, cropped, normalised) as the checkpoint's feature extractor says.
+    They are prepared (resized, cropped, normalised) as the checkpoint's feature extractor says. NotFinite: some are nan or
+    infinite.
     """
     encoder, found = checkpoint.image_encoder, []
     for image in images:
         picture = Image.fromarray(image.permute(1, 2, 0).numpy())
         pixels = checkpoint.feature_extractor(images=picture, return_tensors="pt").pixel_values
         found.append(encoder(pixels.to(checkpoint.device, encoder.dtype)).image_embeds.float())
-    return torch.cat(found)
+    embeddings = torch.cat(found)
+    finite = torch.isfinite(embeddings).all()
+    require_drawn(finite, "image embeddings", checkpoint.folder, encoder.dtype, checkpoint.device)
+    return embeddings
 
 
 class PoolEmbeddings:

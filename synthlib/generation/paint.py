@@ -1,5 +1,6 @@
 """Paint: rows of a plan -> encoded images, in whole blocks; resizing and encoding happen while the next block is drawn."""
 
+import contextlib
 import hashlib
 import math
 import traceback
@@ -13,7 +14,7 @@ import torch
 
 from synthlib.data.datasets import DatasetSpec
 from synthlib.data.shards import encode_png
-from synthlib.devices import device_named, hardware_name, out_of_memory
+from synthlib.devices import NotFinite, device_named, hardware_name, out_of_memory, require_drawn, require_finite
 from synthlib.generation import checkpoints, sampler
 from synthlib.generation.conditioning import PoolEmbeddings
 from synthlib.generation.noise import CompvisNoise, initial_noise
@@ -120,6 +121,8 @@ class Painter:
         checkpoints.check_words(model, prompts)
         checkpoints.check_size(model, *self.size)
         embeddings = checkpoints.encode_prompts(model, ["", *prompts])
+        finite = torch.isfinite(embeddings).all()
+        require_drawn(finite, "text embeddings", model.folder, embeddings.dtype, model.device)
         self.text = dict(zip(["", *prompts], embeddings.split(1), strict=True))
         if settings.noise == "compvis":
             shape = sampler.latent_shape(model, *self.size)
@@ -152,7 +155,7 @@ class Painter:
         return self.last[1]
 
     def _draw(self, rows: pa.Table) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Pixels uint8 [B, H, W, 3] and, of our sampler, latents [B, C, h, w]."""
+        """Pixels uint8 [B, H, W, 3] and, of our sampler, latents [B, C, h, w]. NotFinite: some are nan or infinite."""
         settings, model = self.settings, self.model
         guidance = torch.from_numpy(rows["guidance_scale"].to_numpy().copy())
         prompts, seeds = rows["prompt"].to_pylist(), rows["seed"].to_pylist()
@@ -170,7 +173,7 @@ class Painter:
             given, nothing = torch.cat([self.text[prompt] for prompt in prompts]), self.text[""]
         steps, until = settings.num_inference_steps, settings.lossy_guidance_until
         latents = sampler.denoise(model, given, nothing, guidance, noise, steps, until)
-        return sampler.decode(model.vae, latents, truncate=settings.noise == "compvis"), latents
+        return sampler.decode(model.vae, latents, settings.noise == "compvis", model.folder), latents
 
     def _in_memory(self, work: Callable[..., T], *given: object) -> T:
         """What `work` gives; OutOfMemory, in one line, where memory does not suffice for it."""
@@ -204,7 +207,12 @@ def _encode(
     """A block as its shard keeps it: flagged at full size, resized, hashed, encoded."""
     flagged = flag(safety, pixels) if safety else [None] * len(pixels)
     images = resize_images(pixels, resize).numpy()
-    kept = latents.half().cpu().numpy() if latents is not None else [None] * len(pixels)
+    kept = [None] * len(pixels)
+    if latents is not None:
+        latents = latents.half().cpu()
+        finite = torch.isfinite(latents).all()
+        require_finite(finite, "some latents, in the float16 that they are kept in,", "set keep_latents to False")
+        kept = latents.numpy()
     return [
         Encoded(
             encode_png(image),
@@ -245,7 +253,8 @@ def probe_batch(settings: GenerateSettings, spec: DatasetSpec) -> int:
         while True:
             painter.settings = replace(most, batch_size=size)
             try:
-                painter._in_memory(painter._draw, group_rows(group, painter.settings, spec, 0, size))
+                with contextlib.suppress(NotFinite):  # of one step's noise; what is kept is looked at when it is drawn
+                    painter._in_memory(painter._draw, group_rows(group, painter.settings, spec, 0, size))
                 return size
             except OutOfMemory:
                 if size == 1:

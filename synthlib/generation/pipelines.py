@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from synthlib.devices import out_of_memory
+from synthlib.devices import out_of_memory, require_drawn
 from synthlib.generation.parts import check_fit, first_line, named_class, open_part, open_scheduler, read_index, sides
 from synthlib.hub import INDEX
 from synthlib.inputs import InputError
@@ -112,12 +113,14 @@ def draw_with_pipeline(
 
     InputError: what the pipeline refuses, such as a size, or parts that do not go together; a scheduler that makes another
     number of steps than was asked. Those of second order (Heun's, KDPM2) and PNDM evaluate the network more often than once a
-    step: they may have more timesteps, never fewer.
+    step: they may have more timesteps, never fewer. NotFinite: pixels, or what a VAE decoded, are nan or infinite. Not seen:
+    infinities of a family without a VAE (DeepFloyd IF), which diffusers clamps.
     """
     drawn: list[torch.Tensor | None] = [None] * len(prompts)
     scales = [float(scale) for scale in guidance]
     for scale in dict.fromkeys(scales):
         rows = [row for row, its in enumerate(scales) if its == scale]
+        decoded, hook = _look_at_what_is_decoded(model.pipeline)
         try:
             images = model.pipeline(
                 prompt=[prompts[row] for row in rows],
@@ -135,16 +138,32 @@ def draw_with_pipeline(
                 f"{model.folder} cannot draw {height} x {width} pixels in {num_inference_steps} steps: {first_line(error)}; "
                 f"its own size is {model.height} x {model.width}."
             )
+        finally:
+            hook.remove()
         _check_steps(model, num_inference_steps)
         if images.shape[1:] != (height, width, 3):  # Flux rounds a size down and only logs it
             raise InputError(
                 f"{model.folder} drew {images.shape[1]} x {images.shape[2]} pixels where {height} x {width} were asked; ask "
                 f"for a size that it can draw, such as its own {model.height} x {model.width}."
             )
+        finite = np.isfinite(images).all() and all(decoded)
+        require_drawn(finite, "latents or pixels", model.folder, model.pipeline.dtype, model.device)
         pixels = (torch.from_numpy(images) * 255).round().to(torch.uint8)
         for row, image in zip(rows, pixels, strict=True):
             drawn[row] = image
     return torch.stack(drawn)
+
+
+def _look_at_what_is_decoded(pipeline: Any) -> tuple[list[torch.Tensor], Any]:
+    """Whether each batch that the VAE decodes from now on is finite (diffusers clamps infinities), and the hook that looks."""
+    found: list[torch.Tensor] = []
+    vae = getattr(pipeline, "vae", None) or getattr(pipeline, "movq", None) or getattr(pipeline, "vqgan", None)
+
+    def look(module: torch.nn.Module, given: Any, made: Any) -> None:
+        if isinstance(made, torch.Tensor):
+            found.append(torch.isfinite(made).all())
+
+    return found, (getattr(vae, "decoder", None) or torch.nn.Identity()).register_forward_hook(look)
 
 
 def _check_steps(model: OtherModel, asked: int) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from synthlib.devices import out_of_memory
+from synthlib.devices import out_of_memory, require_finite
 from synthlib.generation.parts import first_line, open_part
 from synthlib.inputs import InputError
 
@@ -20,7 +20,7 @@ class SafetyChecker:
 
 
 def open_safety_checker(folder: Path, device: torch.device) -> SafetyChecker:
-    """The checker of a diffusers folder, in float32. InputError where the folder has none."""
+    """The checker of a diffusers folder, in float32. InputError where the folder has none, or one that could flag nothing."""
     from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
     from transformers import CLIPImageProcessor
 
@@ -40,6 +40,8 @@ def open_safety_checker(folder: Path, device: torch.device) -> SafetyChecker:
             f"the safety_checker of {folder} does not take what its feature_extractor gives: {first_line(error)}; expected those "
             "of one model: fetch it again, or set safety to 'off'."
         )
+    finite = all(torch.isfinite(tensor).all() for tensor in checker.state_dict().values())
+    require_finite(finite, f"the safety checker's weights in {folder}", "fetch the checkpoint again")
     return safety
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from synthlib.devices import require_drawn
 from synthlib.generation.checkpoints import DDIM, Checkpoint, vae_factor
 from synthlib.generation.noise import initial_noise
 
@@ -30,7 +31,8 @@ def draw(
 ) -> torch.Tensor:
     """Draw a batch of images, uint8 [B, H, W, 3] on the CPU: noise of each image's own seed, `denoise`, `decode`."""
     noise = initial_noise(seeds, latent_shape(checkpoint, height, width))
-    return decode(checkpoint.vae, denoise(checkpoint, text, no_text, guidance, noise, num_inference_steps))
+    latents = denoise(checkpoint, text, no_text, guidance, noise, num_inference_steps)
+    return decode(checkpoint.vae, latents, model=checkpoint.folder)
 
 
 @cache
@@ -91,15 +93,21 @@ def denoise(
 
 
 @torch.inference_mode()
-def decode(vae: torch.nn.Module, latents: torch.Tensor, truncate: bool = False) -> torch.Tensor:
+def decode(
+    vae: torch.nn.Module, latents: torch.Tensor, truncate: bool = False, model: object = "this VAE"
+) -> torch.Tensor:
     """Latents float32 [B, C, h, w] -> pixels uint8 [B, H, W, 3] on the CPU.
 
-    Rounded as diffusers rounds them, or with `truncate` cut off as CompVis's txt2img.py does.
+    Rounded as diffusers rounds them, or with `truncate` cut off as CompVis's txt2img.py does. NotFinite, which names `model`:
+    latents or pixels are nan or infinite.
     """
     at_once = max(1, DECODE_PIXELS // (latents.shape[2] * latents.shape[3] * vae_factor(vae) ** 2))
-    images = []
+    images, finite = [], torch.isfinite(latents).all()
     for part in latents.split(at_once):
         pixels = vae.decode((part / vae.config.scaling_factor).to(vae.dtype), return_dict=False)[0].float()
+        finite = finite & torch.isfinite(pixels).all()
         pixels = (pixels / 2 + 0.5).clamp(0, 1) * 255
         images.append((pixels if truncate else pixels.round()).to(torch.uint8).permute(0, 2, 3, 1))
-    return torch.cat(images).cpu()
+    drawn = torch.cat(images).cpu()  # the one wait for the device
+    require_drawn(finite, "latents or pixels", model, vae.dtype, latents.device)
+    return drawn

@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 from pathlib import Path
 
+from synthlib import digests
 from synthlib.pocket.build import BuildSettings, build
 from synthlib.pocket.check import check
 from synthlib.pocket.referee import RefereeSettings, train_referee
@@ -11,7 +12,9 @@ from synthlib.pocket.referee import RefereeSettings, train_referee
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m synthlib.pocket", description=__doc__)
-    parser.add_argument("--outdir", type=Path, required=True, help="folder for weights/, referee, records and check")
+    parser.add_argument(
+        "--outdir", type=Path, required=True, help="folder for weights/, referee, their sha256, records, check"
+    )
     parser.add_argument("--no-check", action="store_true", help="leave out the check (two to five minutes)")
     parser.add_argument("--check-only", action="store_true", help="check what lies in --outdir; train nothing")
     parser.add_argument("--referee-glyphs", type=int, default=RefereeSettings.glyphs)
@@ -26,6 +29,7 @@ def main(arguments: list[str] | None = None) -> None:
         referee = RefereeSettings(settings.seed + 1_000, given.referee_glyphs, fresh)
         print("referee:", train_referee(given.outdir, referee), flush=True)
         record = build(given.outdir, settings, lambda line: print(line, flush=True))
+        digests.write_sums(given.outdir)
         print(f"weights: {record['bytes']:,} bytes in {record['seconds']} s")
     if not given.no_check:
         result = check(given.outdir, settings.glyphs, settings.seed)

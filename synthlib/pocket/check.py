@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from synthlib.devices import require_drawn
 from synthlib.evaluation.diversity import vendi
 from synthlib.generation.checkpoints import Checkpoint, encode_prompts, open_checkpoint
 from synthlib.generation.sampler import draw
@@ -73,7 +74,9 @@ def nearest_glyph(images: Tensor, glyphs: Tensor) -> Tensor:
 def reconstruct(checkpoint: Checkpoint, images: Tensor) -> Tensor:
     """Images as the autoencoder gives them back, so that glyphs are compared with samples at equal sharpness."""
     decoded = [checkpoint.vae(part.float() / 127.5 - 1).sample for part in images.split(BATCH)]
-    return ((torch.cat(decoded) / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
+    pixels = torch.cat(decoded)
+    require_drawn(torch.isfinite(pixels).all(), "pixels", checkpoint.folder, pixels.dtype, pixels.device)
+    return ((pixels / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
 
 
 def check(

@@ -4,9 +4,11 @@ import os
 import shutil
 from pathlib import Path
 
+import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
+from synthlib.devices import require_finite
 from synthlib.generation.checkpoints import DDIM
 from synthlib.pocket import words
 from synthlib.pocket.glyphs import SIZE
@@ -71,7 +73,10 @@ def make_unet() -> UNet2DConditionModel:
 def save_weights(
     folder: Path, autoencoder: AutoencoderKL, text_encoder: CLIPTextModel, unet: UNet2DConditionModel
 ) -> None:
-    """Write the checkpoint folder beside `folder`, then put it in its place."""
+    """Write the checkpoint folder beside `folder`, then put it in its place. NotFinite: its training went astray."""
+    tensors = [tensor for part in (autoencoder, text_encoder, unet) for tensor in part.state_dict().values()]
+    finite = all(torch.isfinite(tensor).all() for tensor in tensors)
+    require_finite(finite, "the trained weights", "train with lower rates")
     new, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
     for leftover in (new, old):
         shutil.rmtree(leftover, ignore_errors=True)

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from synthlib import digests, paths
+from synthlib.devices import require_finite
 from synthlib.pocket.glyphs import CLASSES, DOMAINS, HELD_OUT_FONTS, draw_glyphs
 
 FEATURE_SPACE = "pocket-referee-v1"
 FEATURES = 64
-WEIGHTS = Path(__file__).parent / "referee.safetensors"
 
 
 class Referee(nn.Module):
@@ -58,21 +59,29 @@ class RefereeSettings:
     threads: int = 1
 
 
-def load_referee(file: Path = WEIGHTS) -> Referee:
-    """The trained referee, ready to judge."""
+def load_referee(file: Path | None = None) -> Referee:
+    """A trained referee, ready to judge; None is the one that comes with the package. InputError: that was changed."""
     from safetensors.torch import load_file
 
     model = Referee()
-    model.load_state_dict(load_file(file))
+    model.load_state_dict(load_file(file or digests.check_shipped(paths.referee_weights())))
     return model.eval()
 
 
 @torch.no_grad()
-def judge(images: Tensor, referee: Referee | None = None) -> tuple[Tensor, Tensor, Tensor]:
-    """Class int64 [N], domain int64 [N] and features float32 [N, 64] of uint8 images [N, 3, 32, 32]."""
+def judge_logits(images: Tensor, referee: Referee | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """What the referee says of uint8 images [N, 3, 32, 32], as `Referee`. NotFinite: some of it is nan or infinite."""
     referee = referee or load_referee()
     parts = [referee(part) for part in images.split(500)]
-    classes, domains, features = (torch.cat(column) for column in zip(*parts, strict=True))
+    said = [torch.cat(column) for column in zip(*parts, strict=True)]
+    finite = all(torch.isfinite(column).all() for column in said)
+    require_finite(finite, "the pocket referee's logits or features", "its weights are damaged: install synthlib again")
+    return tuple(said)
+
+
+def judge(images: Tensor, referee: Referee | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """Class int64 [N], domain int64 [N] and features float32 [N, 64] of uint8 images [N, 3, 32, 32]."""
+    classes, domains, features = judge_logits(images, referee)
     return classes.argmax(1), domains.argmax(1), features
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch.nn.functional import cross_entropy
 
-from synthlib.devices import device_named, hardware_name
+from synthlib.devices import device_named, hardware_name, require_finite
 from synthlib.inputs import InputError
 from synthlib.names import CIFAR
 from synthlib.progress import meter
@@ -91,8 +91,8 @@ def train(
     numbers for the history. `on_epoch` gets each new history row: epoch, step, loss, train_accuracy_percent (mean over the
     epoch's augmented batches), learning_rate, and those of `test`.
 
-    InputError: images or labels of another type, shape or range, fewer than two images, a loss that is not finite, or a
-    batch that does not fit in memory.
+    InputError: images or labels of another type, shape or range, fewer than two images, a loss or last weights that are not
+    finite, or a batch that does not fit in memory.
     """
     _check_data(images, labels, n_classes)
     try:
@@ -183,6 +183,8 @@ def _train(
                 on_epoch(history[-1])
     with average.in_place():
         last = cpu_state(model.state_dict())
+    finite = all(torch.isfinite(tensor).all() for tensor in last.values())  # after the last step no loss tells
+    require_finite(finite, f"the weights after epoch {settings.epochs}", "try a learning_rate ten times smaller")
     return Trained(last, history, settings.epochs * len(steps), preparation, best, best_epoch)
 
 
