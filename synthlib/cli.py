@@ -13,6 +13,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command; 0 if it worked, 2 with one line on stderr if something given is wrong, 143 after SIGTERM."""
     parser = _parser()
     options = parser.parse_args(arguments)
+    if os.path.expanduser("~") == "~":  # a container's user without an account: libraries would end with a traceback
+        os.environ["HOME"] = os.sep
     try:
         options.command(options)
     except InputError as error:

@@ -47,7 +47,9 @@ def terminate(identity: str) -> psutil.Process | None:
 def _holds(identity: str, path: Path) -> bool:
     """Whether a process named by `process_id` has a file open."""
     with contextlib.suppress(psutil.Error, OSError):
-        return any(os.path.samefile(file.path, path) for file in psutil.Process(int(identity.split(":")[0])).open_files())
+        return any(
+            os.path.samefile(file.path, path) for file in psutil.Process(int(identity.split(":")[0])).open_files()
+        )
     return False
 
 

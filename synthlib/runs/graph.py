@@ -4,13 +4,14 @@ Each call has its own: calls that share the runs (on one machine, or on nodes of
 the steps, which `synthlib run` claims one by one.
 """
 
-import getpass
 import os
 import platform
 import shutil
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+import psutil
 
 from synthlib import paths
 from synthlib.files import read_json, write_json
@@ -124,7 +125,7 @@ def open_engine(home: Path, steps: list[PlannedStep], here: bool = True) -> Engi
 
 def _caller() -> dict[str, str]:
     """The machine and its user; whether a process of others is alive may not be seen."""
-    return {"machine": platform.node(), "user": getpass.getuser()}
+    return {"machine": platform.node(), "user": psutil.Process().username()}  # in a container perhaps a number
 
 
 def _tidy(home: Path) -> None:

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -164,7 +165,7 @@ def run_steps(steps: list[PlannedStep], home: Path, launch: Launch) -> None:
             command,
             stdout=file,
             stderr=subprocess.STDOUT,
-            env=launch.environment,
+            env=_with_caches(launch, call.folder / "caches"),
             cwd=call.folder,
             start_new_session=not launch.here,  # Ctrl-C comes once, from here
             preexec_fn=None if launch.here else _hear_ctrl_c,
@@ -182,6 +183,24 @@ def run_steps(steps: list[PlannedStep], home: Path, launch: Launch) -> None:
     if left or engine.returncode:
         raise InputError(f"{len(left)} steps are not done. {_reason(call, left)}")
     call.remove()
+
+
+def _with_caches(launch: Launch, folder: Path) -> dict[str, str]:
+    """The environment of a launch, with caches in `folder` where the home's cannot be written: in containers, on compute nodes.
+
+    Snakemake starts nothing without its cache and a user's name; matplotlib and IPython would make theirs anew for each step.
+    """
+    given = {
+        "LOGNAME": psutil.Process().username()
+    } | launch.environment  # Snakemake asks for it, and in vain if nobody knows
+    cache = Path(given.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
+    with contextlib.suppress(OSError):
+        if launch.here:
+            cache.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=cache).close()
+            return given
+    own = {name: str(folder / name.lower()) for name in ("XDG_CACHE_HOME", "MPLCONFIGDIR", "IPYTHONDIR")}
+    return {"HF_HOME": str(cache / "huggingface")} | given | own  # models stay where they are found
 
 
 def launch_by(means: Means, steps: list[PlannedStep]) -> Launch:
@@ -302,11 +321,14 @@ def _watch(engine: subprocess.Popen, call: graph.Engine) -> Iterator[str]:
 
 
 def _reason(call: graph.Engine, left: list[PlannedStep]) -> str:
-    """The last line that the first step left printed, else where Snakemake's log is."""
+    """The last line that the first step left printed, else the last of Snakemake's log."""
     for step in left:
         file = paths.resolve(step.run_dir) / LOG
         of_this_call = file.is_file() and file.stat().st_mtime >= call.began
         lines = file.read_text(encoding="utf-8").strip().splitlines() if of_this_call else []
         if lines:
             return f"{step.name}: {lines[-1]}"
-    return f"See {call.log}."
+    said = [
+        line.strip() for line in call.log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()
+    ]
+    return f"Snakemake ended with: {(said or ['nothing'])[-1][:200]} (See {call.log}.)"
