@@ -289,7 +289,10 @@ def _lacking(files: Collection[str], components: list[str]) -> str | None:
 def _whole(snapshot: Path, safety: bool) -> bool:
     """Whether each component that model_index.json names is there, with all shards of its weights."""
     components = _components(_json(snapshot / INDEX), safety)
-    files = {f"{part}/{path.name}" for part in components for path in (snapshot / part).glob("*") if path.is_file()}
+    found = {f"{part}/{path.name}": path.is_file() for part in components for path in (snapshot / part).glob("*")}
+    if any(_wanted(name, components) for name, there in found.items() if not there):
+        return False  # a link whose blob was deleted
+    files = {name for name, there in found.items() if there}
     for index in (path for path in files if path.endswith(tuple(WHOLE_WEIGHTS[1::2]))):
         shards = _json(snapshot / index).get("weight_map")
         if not isinstance(shards, dict):

@@ -251,3 +251,12 @@ def test_a_damaged_logits_file_is_one_line_that_names_it(tmp_path, content):
     with pytest.raises(InputError, match="logits-r0.safetensors is not a whole logits file") as caught:
         load_logits(path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("predict", [predict_eval, predict_authors])
+def test_logits_that_are_not_finite_are_no_prediction_of_class_0(predict, value):
+    model = network("resnet")
+    list(model.parameters())[-1].data[3] = value
+    with pytest.raises(InputError, match="not finite"):
+        predict(model, noise(4), AS_IS)

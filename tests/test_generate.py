@@ -1,6 +1,7 @@
 """Same input, same output: an image is a function of its row, whatever the shards, the order and the interruptions."""
 
 import hashlib
+import re
 import shutil
 from pathlib import Path
 
@@ -246,3 +247,65 @@ def test_of_a_hundred_classes_ten_have_a_column():
     from synthlib.results.samples import shown
 
     assert shown(100) == [0, 11, 22, 33, 44, 55, 66, 77, 88, 99] and shown(3) == [0, 1, 2]
+
+
+def altered(folder, part, tensor, factor, prediction):
+    """A copy of the embedded model with one tensor multiplied; by another prediction it is drawn by diffusers' pipeline."""
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(ROOT / "synthlib/pocket/weights", folder)
+    (file,) = (folder / part).glob("*.safetensors")
+    tensors = load_file(file)
+    tensors[next(name for name in tensors if name.endswith(tensor))] *= factor
+    save_file(tensors, file, metadata={"format": "pt"})
+    config = folder / "scheduler/scheduler_config.json"
+    config.write_text(config.read_text().replace('"epsilon"', f'"{prediction}"'))
+    return str(folder)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize(
+    ("part", "tensor", "factor", "precision"),
+    [
+        ("vae", "decoder.conv_in.weight", 1e6, "float16"),  # beyond 65504
+        ("vae", "decoder.conv_out.weight", 1e6, "float16"),  # the last layer: infinite, and no nan
+        ("unet", "conv_in.weight", 1e6, "float16"),
+        ("unet", "conv_out.bias", float("nan"), "float32"),
+        ("text_encoder", "final_layer_norm.weight", float("nan"), "bfloat16"),
+    ],
+)
+def test_what_is_not_finite_is_never_kept(make, tmp_path, part, tensor, factor, precision, prediction):
+    model = altered(tmp_path / "model", part, tensor, factor, prediction)
+    few = {"model": model, "classes": ["three"], "images_per_class": 1, "trick": "class_prompt", "batch_size": 1}
+    with pytest.raises(InputError, match=f"{model} in {precision} on cpu are not finite") as caught:
+        make("set", **few, precision=precision)
+    assert "\n" not in str(caught.value) and not list((tmp_path / "set").glob("*.parquet"))
+    if factor > 1:  # what no float16 holds float32 does
+        assert len(images_of(make("set", **few, precision="float32"))) == 1
+
+
+def test_what_was_drawn_before_a_block_that_is_not_finite_is_kept(make, tmp_path, monkeypatch):
+    real, calls = sampler.denoise, []
+
+    def second_fails(*given):
+        calls.append(1)
+        return real(*given) * (torch.nan if len(calls) == 2 else 1)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sampler, "denoise", second_fails)
+        with pytest.raises(InputError, match="not finite"):
+            make("set", trick="base_class", images_per_class=4)
+    assert len(images_of([*(tmp_path / "set").glob("part-*.parquet"), None])) == 4
+    again, whole = (images_of(make(name, trick="base_class", images_per_class=4)) for name in ("set", "whole"))
+    assert again == whole
+
+
+@pytest.mark.parametrize("name", ["guidance_scale", "min_scale", "max_scale"])
+@pytest.mark.parametrize("value", [1e308, float("inf"), float("nan"), 1001.0, 0.5])
+def test_guidance_that_no_loop_carries_is_one_line(settings, name, value):
+    with pytest.raises(InputError, match=re.escape(f"{name} is {value}; expected")):
+        settings("01_generate", **{name: value})
+
+
+def test_the_highest_guidance_gives_finite_images(make):
+    assert len(images_of(make("set", trick="class_prompt", guidance_scale=1000, images_per_class=2))) == 4

@@ -124,3 +124,33 @@ def test_what_could_be_seen_before_can_be_seen_again(own_claims, monkeypatch):
     with own_gpu("auto"), own_gpu("cpu"):
         assert os.environ[VISIBLE] == "0"
     assert os.environ[VISIBLE] == "0,1,2"
+
+
+@pytest.mark.parametrize("made", ["link", "open to all", "file"])
+def test_a_folder_of_claims_that_somebody_else_may_have_made_is_refused(own_claims, monkeypatch, made):
+    monkeypatch.setenv(VISIBLE, "0")
+    with own_gpu("cuda"):
+        (folder,) = own_claims.glob("synthlib-gpus-*")
+        assert folder.stat().st_mode & 0o777 == 0o700
+    (elsewhere := own_claims / "elsewhere").mkdir()
+    folder.rename(own_claims / "kept")
+    if made == "link":
+        folder.symlink_to(elsewhere)
+    elif made == "file":
+        folder.write_text("")
+    else:
+        folder.mkdir()
+        folder.chmod(0o777)
+    with pytest.raises(InputError, match=f"cannot claim a GPU in {folder}"), own_gpu("cuda"):
+        pass
+    assert not list(elsewhere.iterdir()) and os.environ[VISIBLE] == "0"
+
+
+def test_a_folder_of_claims_of_an_earlier_version_is_made_private(own_claims, monkeypatch):
+    monkeypatch.setenv(VISIBLE, "0")
+    with own_gpu("cuda"):
+        pass
+    (folder,) = own_claims.glob("synthlib-gpus-*")
+    folder.chmod(0o755)
+    with own_gpu("cuda") as name:
+        assert name == "0" and folder.stat().st_mode & 0o777 == 0o700

@@ -229,6 +229,18 @@ def test_a_later_call_goes_on_where_the_connection_was_lost(server):
     assert {path.suffix for path in blobs()} == {""}
 
 
+@pytest.mark.parametrize("name", [VAE, "tokenizer/vocab.json"])
+def test_a_file_that_was_damaged_in_the_cache_is_not_read(server, name):
+    folder = hub.fetch(MODEL)
+    blob = (folder / name).resolve()
+    blob.write_bytes(bytes([blob.read_bytes()[0] ^ 1]) + blob.read_bytes()[1:])
+    assert f"{(folder / name).name} of {MODEL} was damaged in the cache" in refused(MODEL)
+    with pytest.raises(InputError, match="was damaged in the cache"):
+        hub.fetch_one(MODEL, name)
+    blob.unlink()  # as the line says
+    assert (hub.fetch(MODEL) / name).read_bytes() == server.files[name]
+
+
 @pytest.mark.parametrize(
     ("name", "change"),
     [

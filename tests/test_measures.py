@@ -273,6 +273,24 @@ def test_clip_score_is_a_hundred_times_the_cosine_with_the_image_s_own_prompt(dr
     assert scores.clip_scores(images, clip).tolist() == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_clip_whose_weights_are_damaged_gives_no_number(drawn, value):
+    from synthlib.evaluation.clip_zero_shot import class_embeddings, image_logits
+
+    images = read_shards(drawn)
+    preparation = Preparation(32, (0, 0, 0), (1, 1, 1), "bilinear", True)
+    tokenize = lambda texts: torch.tensor([float(len(text)) for text in texts])  # noqa: E731
+    clip = Clip(network := Planes(), tokenize, preparation, "planes", "none", "", False)
+    embeddings = class_embeddings(clip, ["cat", "bird"], ["a {}"])
+    network.logit_scale.data.fill_(value)
+    with pytest.raises(InputError, match="not finite"):
+        image_logits(clip, embeddings, images.images)
+    network.encode_text = lambda lengths: torch.full((len(lengths), 2), value)
+    for asked in (lambda: scores.clip_scores(images, clip), lambda: class_embeddings(clip, ["cat"], ["a {}"])):
+        with pytest.raises(InputError, match="not finite"):
+            asked()
+
+
 def test_a_clip_score_without_weights_is_a_line_and_no_row(drawn, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))

@@ -146,9 +146,6 @@ def test_the_safety_checkers_opinion_is_recorded_and_pixels_stay(settings, tiny_
         checker.concept_embeds_weights.data.fill_(weight)
         checker.special_care_embeds_weights.data.fill_(2.0)
         checker.save_pretrained(tmp_path / "sd" / "safety_checker")
-        from synthlib import digests
-
-        digests.folder_digest.cache_clear()
         found = rows_of(settings, model=str(tmp_path / "sd"), run_dir=str(tmp_path / str(expected)), safety="flag")
         assert [row["flagged"] for row in found] == [expected] * 2
         assert [row["image"] for row in found] == [row["image"] for row in plain]
@@ -317,7 +314,6 @@ def test_a_checkpoints_folder_may_be_moved_and_told_about(settings, tiny_sd, tmp
     assert first[0]["revision"] == f"sha256:{digests.folder_digest(tmp_path / 'new')[:12]}"
     config = tmp_path / "new" / "unet" / "config.json"
     config.write_text(config.read_text() + " ")
-    digests.folder_digest.cache_clear()
     with pytest.raises(InputError, match="another plan's shards"):
         rows_of(settings, model=str(tmp_path / "new"))
 

@@ -1,10 +1,13 @@
 """The embedded model: what it is, that it draws what is asked, and that its program runs."""
 
 import json
+import shutil
 
 import pytest
 import torch
 
+from synthlib import digests, paths
+from synthlib.inputs import InputError
 from synthlib.pocket import glyphs, words
 from synthlib.pocket.__main__ import main
 from synthlib.pocket.check import (
@@ -151,7 +154,39 @@ def test_a_tiny_build_gives_a_folder_that_loads_and_records_itself(tiny_build):
         "weights_record.json",
         "referee.safetensors",
         "referee_record.json",
+        "SHA256SUMS",
     }
+    for name in ("weights", "referee.safetensors"):
+        assert digests.check_shipped(folder / name)
+
+
+SHIPPED = [line.split()[1] for line in (FOLDER / "SHA256SUMS").read_text().splitlines()]
+
+
+def test_the_sums_are_of_all_that_is_shipped():
+    files = [file for file in WEIGHTS.rglob("*") if file.is_file()] + [FOLDER / "referee.safetensors"]
+    assert set(SHIPPED) == {file.relative_to(FOLDER).as_posix() for file in files}
+
+
+@pytest.mark.parametrize("name", [*SHIPPED, "weights/unet/config.json gone", "weights/unet/extra.safetensors"])
+def test_one_changed_bit_in_what_is_shipped_is_refused(settings, tmp_path, monkeypatch, name):
+    from synthlib.evaluation.features import extract_features
+    from synthlib.generation.generate import open_plan
+
+    shutil.copytree(FOLDER, tmp_path / "pocket", ignore=shutil.ignore_patterns("*.py", "__pycache__", "*.png"))
+    monkeypatch.setattr(paths, "embedded_model", lambda: tmp_path / "pocket/weights")
+    monkeypatch.setattr(paths, "referee_weights", lambda: tmp_path / "pocket/referee.safetensors")
+    plan, images = settings("01_generate", images_per_class=1), torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
+    open_plan(plan), extract_features(images, "pocket-referee-v1")
+    file = tmp_path / "pocket" / name.removesuffix(" gone")
+    data = bytearray(file.read_bytes() if file.exists() else b"?")
+    data[len(data) // 2] ^= 1
+    file.unlink() if "gone" in name else file.write_bytes(data)
+    with pytest.raises(InputError, match=f"{file.name} is not as it comes with synthlib"):
+        extract_features(images, "pocket-referee-v1") if "referee" in name else open_plan(plan)
+    if "weights" in name and file.suffix == ".safetensors":  # given by its path it is a model as others are
+        shutil.copytree(tmp_path / "pocket/weights", tmp_path / "mine")
+        open_plan(settings("01_generate", images_per_class=1, model=str(tmp_path / "mine")))
 
 
 def test_a_copied_glyph_is_caught(monkeypatch):

@@ -4,6 +4,7 @@ import hashlib
 import io
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import unicodedata
@@ -512,21 +513,33 @@ def test_real_images_train_a_classifier(tmp_path, settings):
 # --- digests ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_fingerprint_changes_with_the_images_and_costs_no_reading_of_them(tmp_path):
-    def fresh(path):  # as another process would find it
-        digests._folder_fingerprint.cache_clear()
-        return digests.fingerprint(path)
-
+def test_images_are_known_by_their_bytes_and_what_is_remembered_of_them_only_plans(tmp_path, own_root, monkeypatch):
+    monkeypatch.setattr(digests, "LARGE", 1)
     for name in ("ant", "bee"):
         write(tmp_path / "mine" / name / "0.png", (1, 1, 1))
     pack(tmp_path / "mine", tmp_path / "packed.npz")
-    assert fresh(tmp_path / "nowhere") is None
-    assert fresh(tmp_path / "packed.npz") == digests.sha256_file(tmp_path / "packed.npz")
-    folder = fresh(tmp_path / "mine")
+    assert digests.images_digest(tmp_path / "nowhere") is None
+    assert digests.images_digest(tmp_path / "packed.npz") == digests.sha256_file(tmp_path / "packed.npz")
+    before = digests.images_digest(tmp_path / "mine")
     (tmp_path / "mine/.DS_Store").write_text("no image")
-    assert fresh(tmp_path / "mine") == folder
-    write(tmp_path / "mine/ant/0.png", (2, 2, 2), (9, 9))
-    assert fresh(tmp_path / "mine") not in (folder, None)
+    shutil.copytree(tmp_path / "mine", tmp_path / "copied")
+    assert digests.images_digest(tmp_path / "mine") == digests.images_digest(tmp_path / "copied") == before
+    # Rotten bits change neither size nor times: as if what is remembered were of other bytes.
+    for memory in (own_root / "papermill_runs/.sha256").iterdir():
+        memory.write_text("0" * 64)
+    for path in (tmp_path / "mine", tmp_path / "packed.npz"):
+        assert digests.images_digest(path, remembered=True) == "0" * 64
+        true = digests.images_digest(path)
+        assert true != "0" * 64 and digests.images_digest(path, remembered=True) == true  # mended
+
+
+def test_a_changed_image_whose_size_and_time_were_put_back_is_seen(tmp_path, own_root, monkeypatch):
+    monkeypatch.setattr(digests, "LARGE", 1)
+    (file := tmp_path / "one.npz").write_bytes(b"one")
+    was, before = file.stat(), digests.images_digest(file)
+    file.write_bytes(b"two")
+    os.utime(file, ns=(was.st_atime_ns, was.st_mtime_ns))
+    assert digests.images_digest(file, remembered=True) == digests.sha256_bytes(b"two") != before
 
 
 def test_digits_do_not_wait_for_torchvision():

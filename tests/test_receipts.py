@@ -241,6 +241,24 @@ def test_the_holder_of_a_claim_that_is_not_of_this_machine_is_waited_for_whateve
     process.wait()
 
 
+@pytest.mark.parametrize(
+    "forged", ["an innocent process", '["a list"]', '{"process": 3}', '{"process": "x", "driver": "y"}']
+)
+def test_whoever_does_not_hold_a_claim_is_left_alone_whatever_is_written_of_him(tmp_path, forged):
+    process = holder(tmp_path / ".lock")
+    innocent = holder(tmp_path / "other")
+    if forged == "an innocent process":
+        owner = json.loads((tmp_path / ".lock.owner").read_text())
+        forged = json.dumps(owner | {"process": locks.process_id(innocent.pid), "driver": "1:0.00"})
+    (tmp_path / ".lock.owner").write_text(forged)
+    with pytest.raises(Enough):
+        locks.claim(tmp_path / ".lock", check=enough)
+    for one in (process, innocent):
+        assert one.poll() is None
+        one.kill()
+        one.wait()
+
+
 def test_an_orphan_of_another_user_is_waited_for(tmp_path, monkeypatch):
     process = holder(tmp_path / ".lock", "1:0.00")
 

@@ -164,6 +164,16 @@ def test_a_docstring_of_the_sampler_draws_nothing_and_its_update_rule_draws_agai
     assert set(after.values()).isdisjoint(bytes_before.values())
 
 
+@pytest.mark.parametrize("home", ["/proc/none", "read-only"])
+def test_a_home_that_cannot_be_written_is_no_hindrance(tmp_path, home):
+    if home == "read-only":
+        home = tmp_path / "home"
+        home.mkdir()
+        (home / ".cache").write_text("")  # also root cannot make a folder of it
+    root = copy_checkout(tmp_path / "kit")
+    assert "11.1" in synthlib(root, "reproduce", "tiny", HOME=str(home))
+
+
 def test_keep_accepts_what_older_code_made_and_records_it(kit):
     edit(kit / "synthlib/generation/sampler.py", "without + scale *", "without + 0.5 * scale *")
     assert reproduce(kit, "--keep") == set()
