@@ -150,6 +150,10 @@ def test_the_safety_checkers_opinion_is_recorded_and_pixels_stay(settings, tiny_
         assert [row["flagged"] for row in found] == [expected] * 2
         assert [row["image"] for row in found] == [row["image"] for row in plain]
     assert [row["flagged"] for row in plain] == [None, None]
+    checker.concept_embeds_weights.data.fill_(torch.nan)  # it would flag nothing, whatever it sees
+    checker.save_pretrained(tmp_path / "sd" / "safety_checker")
+    with pytest.raises(InputError, match="safety checker's weights .* are not finite"):
+        rows_of(settings, model=str(tmp_path / "sd"), run_dir=str(tmp_path / "nan"), safety="flag")
     from safetensors.torch import load_file, save_file
 
     from synthlib.generation import safety
