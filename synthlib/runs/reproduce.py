@@ -321,14 +321,13 @@ def _watch(engine: subprocess.Popen, call: graph.Engine) -> Iterator[str]:
 
 
 def _reason(call: graph.Engine, left: list[PlannedStep]) -> str:
-    """The last line that the first step left printed, else the last of Snakemake's log."""
+    """The last line that the first step left printed, else the last error of Snakemake's log."""
     for step in left:
         file = paths.resolve(step.run_dir) / LOG
         of_this_call = file.is_file() and file.stat().st_mtime >= call.began
         lines = file.read_text(encoding="utf-8").strip().splitlines() if of_this_call else []
         if lines:
             return f"{step.name}: {lines[-1]}"
-    said = [
-        line.strip() for line in call.log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()
-    ]
-    return f"Snakemake ended with: {(said or ['nothing'])[-1][:200]} (See {call.log}.)"
+    said = [line for line in call.log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    told = ([line for line in said if "Error" in line] or said or ["nothing"])[-1].strip()
+    return f"Snakemake ended with: {told[:200]} (See {call.log}.)"
