@@ -73,7 +73,7 @@ def test_shuffles_are_pooled_and_an_image_counts_once_in_each():
     assert ece_percent(bins) == pytest.approx((10 + 40) / 2, abs=1e-4)
 
 
-WHO = Classifier("digits", "test", "merged", "", "drawn", "resnet", "scratch", "miniature", 3, "64:3", 3, 400, 210)
+WHO = Classifier("digits", "test", "merged", "", "drawn", "resnet", "scratch", "miniature", 3, "64:3", 3, 400, 0, 210)
 BOTH = Logits(LOGITS, torch.stack([LOGITS, sure(*[60] * 10)]), torch.arange(10).repeat(2, 1), LABELS)
 
 
