@@ -121,6 +121,8 @@ def _odd_words(shown, line):
     where = [part.partition("=")[2] for part in re.split(r"; (?=\w+=)", line["where"])]
     known = {_plain(text) for text in (*line.values(), *where, *line["status"].split("; "))}
     for head, text in shown.words:
+        if len(parts := text.split("; ")) > len(set(parts)):
+            yield f"{head} {text!r} repeats itself"
         if head in ("status", "guidance") or head.startswith("published"):
             continue  # what several lines of a row say together; "random, 1 to 5"
         if text and _plain(MODES.get(text, text)) not in known:

@@ -191,7 +191,7 @@ def _rows(records: Iterable[dict[str, str]], modes: list[str]) -> list[_Row]:
         times[same, column] = again = times.get((same, column), -1) + 1
         row = rows.setdefault((again, same), _Row(dict(who)))
         row.lines[column] = line
-        row.who["status"] = "; ".join(dict.fromkeys([*filter(None, [row.who.get("status")]), *status]))
+        row.who["status"] = "; ".join(dict.fromkeys([*filter(None, row.who.get("status", "").split("; ")), *status]))
     return list(rows.values())
 
 
