@@ -44,7 +44,7 @@ def add_commands(commands: Any) -> None:
     add("--model_path", type=Path, required=True, help=f"folder for {LAST}; or a .safetensors, .pt to write")
     add("--wandb", action="store_true", help="also tell Weights & Biases")
     add("--syn_data_location", required=True, help="class folders, .tar.gz, packed .npz or Parquet to learn from")
-    add("--protocol", default="authors", help="authors (default): their code to the letter; or careful")
+    add("--protocol", default="authors", help="authors (default): as their released code; or careful")
     add("--init", help="initial weights: scratch (default) or imagenet")
     add("--weights", default="", help="file of the ImageNet weights (default: those published)")
     add("--seed", type=int, help="training seed (default: 0)")
@@ -188,15 +188,16 @@ def _train_settings(options: argparse.Namespace) -> tuple[TrainSettings, Path, P
 def _synthetic(options: argparse.Namespace) -> Path:
     """Where the images to learn from lie: in --syn_data_location or, where --dataset names a synthetic set, in that one there."""
     place, dataset = paths.typed(options.syn_data_location), dataset_of(options)
-    if options.dataset.lower() == dataset or place.name == options.dataset:
+    if options.dataset.lower() in (dataset, place.name.lower()):
         return place
-    inner = paths.typed(Path(options.syn_data_location) / options.dataset)
-    if not inner.exists():
+    inside = sorted(place.iterdir()) if place.is_dir() else []
+    found = [inner for inner in inside if inner.name.lower() == options.dataset.lower()]
+    if not found:
         raise InputError(
             f"no {options.dataset} in {options.syn_data_location}; expected a folder of that name there: give the folder above "
             f"it as --syn_data_location, or --dataset {dataset} and the images' own folder."
         )
-    return inner
+    return next((inner for inner in found if inner.name == options.dataset), found[0])
 
 
 def _unused_lines(settings: TrainSettings, n: int) -> list[str]:

@@ -158,8 +158,9 @@ def test_a_data_set_may_be_named_as_the_authors_train_network_takes_it(
         write_bars(place / inner if inner else place, dataset, count=1, seed=seed)
     write_bars(tmp_path / "syn" / "another_set", "digits", count=1)
     same = ["--model", "resnet", "--model_path", "saved_models/", "--dataset", name, "--real_data_location", "real"]
-    for place in ("syn", f"syn/{name}"):
-        assert cli.main(["train", *same, "--syn_data_location", place, "--epoch", "1"]) == 0
+    for place, typed in (("syn", name), (f"syn/{name}", name), ("syn", name.lower())):
+        words = [*same, "--dataset", typed, "--syn_data_location", place, "--epoch", "1"]
+        assert cli.main(["train", *words]) == 0
     record = read_record(tmp_path / "saved_models" / LAST)
     classes = list(read_spec(dataset).classes)
     assert (record["dataset"], record["classes"], record["n_train"]) == (dataset, classes, len(classes))
