@@ -33,8 +33,13 @@ def input_dirs(parameters: Mapping[str, Any]) -> list[str]:
 
 
 def read_receipt(folder: str | Path) -> dict[str, Any] | None:
-    """The receipt of a finished step; None if there is none."""
-    return read_json(paths.resolve(folder) / RECEIPT)
+    """The receipt of a finished step; None if there is none, or one that was damaged: its step is not done then."""
+    receipt = read_json(paths.resolve(folder) / RECEIPT)
+    kinds = {"notebook": str, "parameters": dict, "inputs": dict, "outputs": dict, "code": str, "recorded": dict}
+    if not isinstance(receipt, dict) or not all(isinstance(receipt.get(name), kind) for name, kind in kinds.items()):
+        return None
+    made = receipt["outputs"].values()
+    return receipt if all(isinstance(each, dict) and {"bytes", "sha256"} <= set(each) for each in made) else None
 
 
 def settings_of(folder: str | Path) -> Any:
@@ -198,7 +203,7 @@ def _check_input(folder: str, parameters: Mapping[str, Any]) -> None:
     again = _again(receipt)
     for name in input_dirs(receipt["parameters"]):
         made = output_digests(name)
-        if made is None or receipt["inputs"][name] != digests.sha256_json(made):
+        if made is None or receipt["inputs"].get(name) != digests.sha256_json(made):
             raise InputError(f"{folder} was made from {name}, which has changed since; {again}.")
     of_one_condition = folder in [parameters.get(name) for name in ("generated_dir", "kept_dir", "trained_dir")]
     for name in ("dataset", "trick", "architecture") if of_one_condition else ():

@@ -47,6 +47,7 @@ def finish(folder, notebook, parameters):
         if path.name != "receipt.json"
     }
     receipt = {"notebook": notebook, "parameters": parameters, "inputs": {}, "code": "", "outputs": made}
+    receipt |= {"recorded": {}}
     (folder / "receipt.json").write_text(json.dumps(receipt))
     return str(folder)
 

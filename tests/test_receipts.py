@@ -103,6 +103,16 @@ def test_a_finished_step_is_done_and_says_why_it_is_not(step, own_root):
     assert receipts.state("02_train", step) == "output missing: out.bin"
 
 
+@pytest.mark.parametrize("name", ["notebook", "parameters", "inputs", "code", "outputs", "recorded", "bytes", "sha256"])
+def test_a_damaged_receipt_is_none(step, own_root, name):
+    file = own_root / step["run_dir"] / "receipt.json"
+    text = file.read_text()
+    for damaged in (text.replace(f'"{name}"', f'"{name}_"'), text[:-20], "[]", '{"outputs": 1}'):
+        file.write_text(damaged)
+        assert receipts.read_receipt(step["run_dir"]) is None
+        assert receipts.state("02_train", step) == "missing"
+
+
 def test_a_step_depends_on_the_bytes_of_its_inputs_and_not_on_their_receipts_time(step, own_root, settings):
     upstream = settings("01_generate", run_dir=step["generated_dir"])
     again = receipts.begin("01_generate", upstream)
