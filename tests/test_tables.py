@@ -808,6 +808,21 @@ def test_what_only_the_committed_run_has_is_said_and_only_rows_differ(tmp_path):
     assert verdicts(file.parent, reference)["claims.csv"][0] == "differs"
 
 
+def test_a_headline_number_that_lacks_its_column_or_an_interval_is_not_said_to_agree(tmp_path):
+    source = ROOT / "figures" / "reference" / "pocket" / "accuracy_by_trick.csv"
+    table = pd.read_csv(source, dtype=str, keep_default_na=False)
+    for name in ("ours", "committed"):
+        (tmp_path / name).mkdir()
+    table.to_csv(tmp_path / "committed" / source.name, index=False)
+    table.drop(columns="accuracy_percent").to_csv(tmp_path / "ours" / source.name, index=False)
+    said = compare.agreement(compare.compare_with_reference(tmp_path / "ours", tmp_path / "committed"))
+    assert said.startswith("Not all") and "accuracy_percent" in said
+    table.assign(ci_low="", ci_high="").to_csv(tmp_path / "committed" / source.name, index=False)
+    table.assign(accuracy_percent="99").to_csv(tmp_path / "ours" / source.name, index=False)
+    said = compare.agreement(compare.compare_with_reference(tmp_path / "ours", tmp_path / "committed"))
+    assert "with an interval" in said and f"{len(table)} numbers without one moved" in said
+
+
 def test_of_a_part_of_an_experiment_only_that_part_is_compared(tmp_path):
     reference = ROOT / "figures" / "reference" / "pocket"
     (tmp_path / "run").mkdir()

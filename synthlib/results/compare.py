@@ -38,13 +38,15 @@ ALL_NUMBERS = (
 class Comparison(NamedTuple):
     """One file against its reference: "same", "within interval", "moved", "differs" or "no reference", and why.
 
-    off: what does not agree of a table's headline numbers, a sentence each.
+    off: what does not agree of a table's headline numbers, a sentence each; unjudged: how many of them moved that have no
+    interval in the committed run.
     """
 
     file: str
     verdict: str
     detail: str
     off: tuple[str, ...] = ()
+    unjudged: int = 0
 
 
 def compare_with_reference(
@@ -55,7 +57,8 @@ def compare_with_reference(
     "same": equal bytes or equal numbers. "within interval": the same rows and counts, and every estimate lies inside
     the reference's 95 % interval (of the replicates, where a table has one row for each). "moved": what is not judged, or has
     no interval, is other, and by how much. "differs": what does not agree. A table that only the reference has "differs" too.
-    Columns and rows that only one of the two has are said, and are no difference, but for rows that are missing here.
+    Columns and rows that only one of the two has are said, and are no difference, but for rows and headline columns that are
+    missing here.
     only: names of files; ALL_NUMBERS are left out.
     """
     ours, theirs = Path(figures_dir), Path(reference_dir)
@@ -71,9 +74,11 @@ def agreement(comparisons: Iterable[Comparison]) -> str:
     others = [line.file for line in compared if line.verdict == "differs" and not line.off]
     if off:
         return f"Not all headline numbers agree with the committed run; {len(off)} of them: {_some(off)}."
-    if others:
-        return f"All headline numbers agree with the committed run; details that do not: {', '.join(others)}."
-    return "All headline numbers agree with the committed run." if compared else ""
+    unjudged = sum(line.unjudged for line in compared)
+    words = f"All headline numbers{' with an interval' if unjudged else ''} agree with the committed run"
+    words += f"; {_number(unjudged, 'number')} without one moved" if unjudged else ""
+    words += f"; details that do not: {', '.join(others)}" if others else ""
+    return f"{words}." if compared else ""
 
 
 def summary_text(
@@ -133,6 +138,7 @@ def _compare(ours: Path, theirs: Path) -> Comparison:
     off, moved, inside, added = _judged(_one_row_a_condition(a[shared]), _one_row_a_condition(b[shared]))
     added = [name for name in a.columns if name not in shared] + added
     gone = [name for name in b.columns if name not in shared]
+    off += [f"it lacks the column {name}" for name in gone if is_headline and name in HEADLINES]
     said = [f"{_number(inside, 'estimate')} moved, each inside the committed run's 95 % interval"] if inside else []
     if moved:
         said.append(f"{_number(len(moved), 'number')} of single cells or bins, or without an interval, moved, "
@@ -144,7 +150,7 @@ def _compare(ours: Path, theirs: Path) -> Comparison:
     said += [f"only in the committed run: {', '.join(gone)}"] if gone else []
     verdict = "differs" if off else "moved" if moved else "within interval" if inside else "same"
     said = [_some(off), *said] if off else said
-    return Comparison(ours.name, verdict, "; ".join(said), tuple(off) if is_headline else ())
+    return Comparison(ours.name, verdict, "; ".join(said), *((tuple(off), len(moved)) if is_headline else ()))
 
 
 def _judged(a: pd.DataFrame, b: pd.DataFrame) -> tuple[list[str], list[float], int, list[str]]:
