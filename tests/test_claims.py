@@ -251,6 +251,14 @@ def test_comparable_to_clip_is_at_most_the_margin_below_what_is_published(tmp_pa
         assert row["difference_low"] == pytest.approx(79.54 - value, abs=0.01) and row["n_pairs"] == 4
 
 
+def test_replicates_that_are_all_alike_are_no_test_beside_clip(tmp_path):
+    dirs = [evaluated(tmp_path, "merged", [9, 9]), evaluated(tmp_path, "base_class", [5, 6])]
+    published = pd.DataFrame({"dataset": ["digits"], "method": "CLIP zero-shot", "classifier": "CLIP RN50",
+                              "accuracy_percent": 50.0, "source": "a table"})  # fmt: skip
+    row = one(table_of(dirs, CLIP, published=published), sign="comparable_to", evaluation_mode="eval")
+    assert row["verdict"] == "undecided" and row["difference_points"] > 0
+
+
 # --- how often a verdict is wrong -------------------------------------------------------------------------------------
 
 

@@ -202,7 +202,8 @@ def _beside_clip(
 ) -> dict[str, object]:
     """Accuracy minus the published zero-shot accuracy of the CLIP that is the claim's baseline; and a verdict.
 
-    Held where the t interval over replicates is above -MARGIN, not held where it is below; without one undecided.
+    Held where the t interval over replicates is above -MARGIN, not held where it is below; undecided without one, or where
+    all replicates are alike, as two or three may be by chance.
     """
     first, theirs = mine.iloc[0], pd.DataFrame() if published is None else published
     if len(theirs):
@@ -217,6 +218,7 @@ def _beside_clip(
     row = dict(zip(PAIRED[:3], found, strict=True)) | counts_of(mine, tuple(first[CONDITION]))
     row |= {"difference_method": statistics.interval_method(len(mine), *seeds), "n_pairs": len(mine)}
     held = HELD if found.low > -MARGIN else NOT_HELD if found.high < -MARGIN else UNDECIDED  # False for NaN
+    held = UNDECIDED if mine["accuracy_percent"].nunique() == 1 else held
     said = f"minus {value}, published ({theirs['source'].iloc[0]}); comparable is at most {MARGIN:g} points below"
     return row | {"verdict": held, "status": said}
 
