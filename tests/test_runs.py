@@ -171,7 +171,7 @@ def test_a_home_that_cannot_be_written_is_no_hindrance(tmp_path, home):
         home.mkdir()
         (home / ".cache").write_text("")  # also root cannot make a folder of it
     root = copy_checkout(tmp_path / "kit")
-    assert "11.1" in synthlib(root, "reproduce", "tiny", HOME=str(home))
+    assert "11.1" in synthlib(root, "reproduce", "tiny", HOME=str(home), XDG_CACHE_HOME="not/absolute")
 
 
 def test_keep_accepts_what_older_code_made_and_records_it(kit):

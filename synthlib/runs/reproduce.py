@@ -190,10 +190,11 @@ def _with_caches(launch: Launch, folder: Path) -> dict[str, str]:
 
     Snakemake starts nothing without its cache and a user's name; matplotlib and IPython would make theirs anew for each step.
     """
-    given = {
-        "LOGNAME": psutil.Process().username()
-    } | launch.environment  # Snakemake asks for it, and in vain if nobody knows
-    cache = Path(given.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
+    # Snakemake asks for the user's name, in vain where nobody knows it.
+    given = {"LOGNAME": psutil.Process().username()} | launch.environment
+    cache = Path(given.get("XDG_CACHE_HOME", ""))
+    if not cache.is_absolute():  # those that use it take no notice of it then
+        cache = Path(os.path.expanduser("~/.cache"))
     with contextlib.suppress(OSError):
         if launch.here:
             cache.mkdir(parents=True, exist_ok=True)
