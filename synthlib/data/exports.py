@@ -81,9 +81,7 @@ def _png_files(shards: Sequence[Path], names: list[str]) -> Iterator[tuple[str, 
     for row in _rows(shards, ["image", "class", "image_id"]):
         name, data = f"{row['class']}/{row['image_id']}.png", row["image"]["bytes"]
         if name != next(left, None):
-            raise InputError(
-                "the set was made anew meanwhile; expected it to stay as it is: give the command once more."
-            )
+            raise changed
         yield name, data if data.startswith(PNG) else encode_png(decode_image(data))
     if next(left, None) is not None:
         raise changed

@@ -232,7 +232,7 @@ def _line(error: Exception) -> str:
 
 
 def is_file_name(name: str) -> bool:
-    """Whether a class or an image_id can safely name a file or folder, whoever made it up."""
+    """Whether an image_id can safely name a file, whoever made it up; class names: see datasets.check_class_names."""
     return bool(name) and not name.startswith(".") and not any(c in "/\\" or ord(c) < 32 for c in name)
 
 
