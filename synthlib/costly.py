@@ -79,6 +79,12 @@ def write_keyed(path: Path, data: bytes, key: FileKey, seconds: float) -> None:
         mirror.keep(path, key_file(path))
 
 
+def read_key(file: Path) -> dict[str, Any] | None:
+    """What a key file says; None if there is none, or one that was damaged."""
+    said, names = read_json(file), {"kind", "settings", "code", "sha256", "seconds"}
+    return said if isinstance(said, dict) and names <= set(said) and said["kind"] in COSTLY else None
+
+
 def remove_keyed(path: Path) -> None:
     """Remove a costly file, if it is there, and its key, here and in the mirror."""
     path.unlink(missing_ok=True)
@@ -88,7 +94,7 @@ def remove_keyed(path: Path) -> None:
 
 def seconds_to_make(path: Path) -> float:
     """How long a costly file's content took to make; 0 where there is none."""
-    stored = read_json(key_file(path))
+    stored = read_key(key_file(path))
     return stored["seconds"] if stored else 0.0
 
 
@@ -104,13 +110,13 @@ def seconds_of_older_code(folder: Path) -> float:
 
 def _keys(folder: Path) -> dict[Path, dict[str, Any]]:
     """The key files of a folder and what they say; those that another worker tidies away meanwhile are left out."""
-    found = {file: read_json(file) for file in folder.glob(f"*{KEY}")}
+    found = {file: read_key(file) for file in folder.glob(f"*{KEY}")}
     return {file: key for file, key in found.items() if key}
 
 
 def is_current(path: Path, key: FileKey) -> bool:
     """Whether a costly file is there, whole (sha256), and made by this key."""
-    stored = read_json(key_file(path))
+    stored = read_key(key_file(path))
     if not stored or any(stored[name] != value for name, value in asdict(key).items()):
         return False
     try:
@@ -118,7 +124,7 @@ def is_current(path: Path, key: FileKey) -> bool:
     except FileNotFoundError:  # never made, or tidied away by another worker
         return False
     if digest != stored["sha256"]:
-        if read_json(key_file(path)) != stored:  # another worker has just replaced it
+        if read_key(key_file(path)) != stored:  # another worker has just replaced it
             return is_current(path, key)
         print(f"{path.name} is damaged (its bytes are not those recorded); it is made again.", flush=True)
         return False

@@ -165,6 +165,9 @@ def test_a_costly_file_is_current_only_whole_and_with_its_key(tmp_path):
     stored = json.loads((tmp_path / "model.safetensors.key").read_text())
     (tmp_path / "model.safetensors.key").write_text(json.dumps(stored | {"code": "older"}))
     assert not costly.is_current(file, key) and costly.seconds_of_older_code(tmp_path) == 2.5
+    for damaged in ("3", "[]", *(json.dumps(stored).replace(f'"{name}"', f'"{name}_"') for name in stored)):
+        (tmp_path / "model.safetensors.key").write_text(damaged)
+        assert not costly.is_current(file, key) and costly.seconds_of_files(tmp_path) == 0
     (tmp_path / "model.safetensors.key").write_text(json.dumps(stored))
     file.write_bytes(b"weight")
     assert not costly.is_current(file, key)

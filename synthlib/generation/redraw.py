@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from synthlib import costly, digests, hub, provenance, receipts
 from synthlib.data.shards import decode_image, read_table
-from synthlib.files import key_file, read_json
+from synthlib.files import key_file
 from synthlib.generation.generate import Plan, open_plan
 from synthlib.generation.paint import Painter
 from synthlib.generation.plan import group_rows, groups
@@ -175,7 +175,7 @@ def _differences(
     for name in sorted({*recorded["versions"], *today["versions"]}):
         then[name], now[name] = (found["versions"].get(name, "none") for found in (recorded, today))
     found = [f"{name} {then[name]} then, {now[name]} here" for name in now if then[name] != now[name]]
-    key = read_json(key_file(shard)) or {}
+    key = costly.read_key(key_file(shard))
     if key and key.get("kept_from_code", key["code"]) != costly.costly_code("shards"):
         found.append("the code that draws has changed")
     if row["pixels_sha256"] != stored_sha256:

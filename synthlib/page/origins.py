@@ -119,7 +119,8 @@ def made_from(experiment: str) -> str:
 def page_is_current(experiment: str) -> bool:
     """Whether the page of an experiment is the one that was made from what its receipts say today."""
     page = paths.report_file(experiment)
-    known = read_json(page.with_suffix(".json")) or {}
+    known = read_json(page.with_suffix(".json"))
+    known = known if isinstance(known, dict) else {}
     whole = page.is_file() and sha256_file(page) == known.get("page_sha256")
     return whole and made_from(experiment) == known.get("made_from")
 

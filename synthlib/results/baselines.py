@@ -30,7 +30,8 @@ def read_clip(folder: str | Path) -> pd.DataFrame:
     found = [pd.DataFrame(columns=CLIP_COLUMNS)]
     for path in sorted(Path(folder).glob("clip/*/results.csv")):
         record = read_json(path.with_name("record.json"))
-        made = record.get("outputs_sha256", {}) if isinstance(record, dict) else {}
+        made = record.get("outputs_sha256") if isinstance(record, dict) else {}
+        made = made if isinstance(made, dict) else {}
         for name in ("results.csv", "logits.safetensors"):
             file = path.with_name(name)
             if not file.is_file() or sha256_file(file) != made.get(name):
