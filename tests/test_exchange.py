@@ -659,6 +659,26 @@ def test_splits_are_never_mixed_or_taken_for_classes(drawn, tmp_path):
     write_folder(tmp_path / "both" / "test", {"a": 1})
     with pytest.raises(InputError, match="holds the splits test, train; expected classes"):
         open_source(tmp_path / "both")
+    write_folder(tmp_path / "both" / "unlabelled", {"a": 1})
+    with pytest.raises(InputError, match="holds the splits test, train; expected classes"):
+        open_source(tmp_path / "both")
+
+
+@pytest.mark.parametrize(
+    "names", [("train", "test"), ("train_0", "dev_0"), ("Train-0", "Test-0"), ("pets-train", "pets-validation")]
+)
+def test_splits_are_known_however_their_files_are_named(tmp_path, names):
+    for name in names:
+        parquet(tmp_path / f"{name}.parquet", {"image": IMAGE, "label": PETS}, image=pictures(1, 2), label=[0, 1])
+    with pytest.raises(InputError, match="holds the splits"):
+        open_source(tmp_path)
+
+
+def test_a_file_made_anew_is_read_anew(tmp_path):
+    for value in (1, 2):
+        parquet(tmp_path / "a.parquet", {"image": IMAGE, "label": PETS}, image=pictures(value, 9), label=[0, 1])
+        image = Image.open(io.BytesIO(open_source(tmp_path / "a.parquet").items[0].read()))
+        assert np.asarray(image)[0, 0, 0] == value
 
 
 def test_classes_of_ones_own_may_have_any_names(tmp_path):
@@ -693,6 +713,7 @@ def packed(path, **changed):
         ({"labels": np.array(0)}, "do not fit together"),
         ({"class_names": np.array("a")}, "cannot be read as a packed .npz"),
         ({"class_names": np.array([b"a", b"b"])}, "class_names of type"),
+        ({"class_names": np.array([["a", "b"]]), "labels": np.array([0, 0])}, "class_names of type"),
         ({"class_names": np.array([0.5, 1.5])}, "class_names of type"),
         ({"class_names": np.array(["cat", "cat"])}, "the class 'cat' twice"),
         ({"class_names": np.array(["caf\u00e9", "cafe\u0301"])}, "two classes that read the same"),
@@ -808,6 +829,8 @@ def test_a_column_class_that_is_about_something_else_is_left_alone(tmp_path):
         (["image"], {"genus": PETS, "species": PETS}, "species", "species", ""),
         (["image"], {"genus": PETS, "species": PETS}, "", None, "label columns genus, species; expected one"),
         (["image"], {"domain": PETS, "label": TEXT}, "", None, "domain, label (which has no class names)"),
+        (["image"], {"quality": PETS, "class": TEXT}, "", None, "quality, class (which has no class names)"),
+        (["image"], {"quality": PETS, "target": TEXT}, "quality", "quality", ""),
         (["image"], {"genus": PETS, "species": PETS}, "specie", None, "did you mean 'species'"),
         (["image"], {"label": PETS}, "image", None, "Known: label"),
         (["photo", "mask"], {"label": PETS}, "", None, "image columns photo, mask; expected one"),

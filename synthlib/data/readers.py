@@ -22,7 +22,7 @@ from synthlib.inputs import InputError
 from synthlib.progress import progress
 
 POOL_FOLDERS = ("train", "training")
-TEST_FOLDERS = ("test", "testing", "val", "valid", "validation")  # the first that is there
+TEST_FOLDERS = ("test", "testing", "eval", "evaluation", "val", "valid", "validation", "dev")  # the first that is there
 EUROSAT_IMAGES = 27_000
 EUROSAT_POOL = 2**64 // 5  # of 2**64: a fifth
 

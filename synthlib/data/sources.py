@@ -2,6 +2,7 @@
 
 import functools
 import os
+import re
 import zipfile
 import zlib
 from collections import Counter
@@ -23,7 +24,9 @@ OWN_COLUMNS = {"image_id", "label", "class", "prompt", "domain", "trick", "guida
                "pixels_sha256"}  # fmt: skip
 # Of several columns these are taken; fine_label is CIFAR-100's hundred classes, beside twenty in coarse_label.
 IMAGE_COLUMNS, LABEL_COLUMNS = ("image", "img"), ("label", "fine_label")
-SPLITS = {"train", "training", "test", "testing", "val", "valid", "validation"}  # which are no classes
+OTHER_LABELS = ("label", "labels", "class", "target")  # columns that may be the label's, though no class list is told of them
+# Which are no classes; Hugging Face's `datasets` tells splits by the same words.
+SPLITS = {"train", "training", "test", "testing", "eval", "evaluation", "val", "valid", "validation", "dev"}
 PACKED = "encoded (uint8, all images end to end), offsets [N + 1], labels [N], class_names [C]"
 
 
@@ -79,10 +82,9 @@ def open_source(path: Path, label_column: str = "") -> Source:
     if not source.items:
         raise SourceError(f"{path} holds no images; expected <class>/<image> files, or a packed .npz that has some.")
     require_distinct(source.classes, str(path))
-    if len(source.classes) > 1 and {name.lower() for name in source.classes} <= SPLITS:
-        raise SourceError(
-            f"{path} holds the splits {', '.join(source.classes)}; expected classes: import one of these alone."
-        )
+    splits = [name for name in source.classes if name.lower() in SPLITS]
+    if len(splits) > 1:
+        raise SourceError(f"{path} holds the splits {', '.join(splits)}; expected classes: import one of these alone.")
     return source
 
 
@@ -131,8 +133,8 @@ def _packed(path: Path) -> Source:
         with np.load(path, allow_pickle=False) as packed:
             encoded, offsets, labels = (packed[name] for name in ("encoded", "offsets", "labels"))
             names = packed["class_names"]
-            if names.dtype.kind not in "Uiu":
-                raise ValueError(f"class_names of type {names.dtype}, which are no text")
+            if names.dtype.kind not in "Uiu" or names.ndim != 1:
+                raise ValueError(f"class_names of type {names.dtype} in {names.ndim} dimensions, which are no list of texts")
             classes = [str(name) for name in names]
             rows = pq.read_table(pa.BufferReader(packed["rows"].tobytes())) if "rows" in packed else None
             rows = rows if rows is not None and set(rows.column_names) >= OWN_COLUMNS else None
@@ -169,8 +171,8 @@ def _parquet(path: Path, files: list[Path], label_column: str) -> Source:
 
     Labels count by name: each file's by its own class list, in the order of the first one's.
     """
-    splits = sorted({file.name.partition("-")[0] for file in files} & SPLITS)
-    if len(splits) > 1:
+    said = {frozenset(re.split("[^a-z]+", file.name.lower())) & SPLITS for file in files}
+    if len(said) > 1 and len(splits := sorted(frozenset().union(*said))) > 1:
         raise SourceError(
             f"{path} holds the splits {', '.join(splits)}; expected one: put its files into a folder of their own."
         )
@@ -193,14 +195,15 @@ def _parquet(path: Path, files: list[Path], label_column: str) -> Source:
         raise SourceError(
             f"{path} cannot be read as a labelled image set of Hugging Face's ({why}); expected whole Parquet files."
         )
-    items = []
+    # Images are asked for in order, so one file at a time is in memory; for this source alone, as files may be made anew.
+    images_of, items = functools.lru_cache(maxsize=1)(_images_of), []
     for file, schema, table in zip(files, schemas, tables, strict=True):
         if image not in schema.names:
             raise SourceError(
                 f"{file} has no column {image!r}, which the files before it have; expected the same columns in all."
             )
         items += [
-            Item(classes[number], f"{file.name}:{place}", functools.partial(_image_of, file, image, place))
+            Item(classes[number], f"{file.name}:{place}", functools.partial(_image_of, images_of, file, image, place))
             for place, number in enumerate(table[label].to_pylist())
         ]
     return Source(path.stem, items, classes, rows, sequential=True)
@@ -218,8 +221,8 @@ def _columns(path: Path, schema: pa.Schema, label_column: str) -> tuple[str, str
         )
     if label_column:
         labels = [choose(f"label column of {path}", label_column, labels)]
-    elif "label" in schema.names and "label" not in labels:
-        labels.append("label (which has no class names)")
+    elif "label" not in labels:
+        labels += [f"{name} (which has no class names)" for name in OTHER_LABELS if name in {*schema.names} - {*labels}]
     image, label = _usual(images, IMAGE_COLUMNS), _usual(labels, LABEL_COLUMNS)
     for kind, taken, names, usual in (("image", image, images, IMAGE_COLUMNS), ("label", label, labels, LABEL_COLUMNS)):
         if not taken:
@@ -241,13 +244,12 @@ def _usual(names: list[str], usual: tuple[str, ...]) -> str:
     return names[0] if len(names) == 1 else next((name for name in usual if name in names), "")
 
 
-@functools.lru_cache(maxsize=1)  # images are asked for in order: one file at a time is in memory
 def _images_of(file: Path, column: str) -> pa.Array:
     return pq.read_table(file, columns=[column])[column].combine_chunks()
 
 
-def _image_of(file: Path, column: str, place: int) -> bytes:
-    value = _images_of(file, column)[place].as_py()
+def _image_of(images_of: Callable[[Path, str], pa.Array], file: Path, column: str, place: int) -> bytes:
+    value = images_of(file, column)[place].as_py()
     if not isinstance(value, dict) or not isinstance(value.get("bytes"), bytes):
         raise SourceError(f"row {place} of {file} has no image; expected the bytes of one in its column {column!r}.")
     return value["bytes"]
