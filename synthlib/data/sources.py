@@ -24,7 +24,12 @@ OWN_COLUMNS = {"image_id", "label", "class", "prompt", "domain", "trick", "guida
                "pixels_sha256"}  # fmt: skip
 # Of several columns these are taken; fine_label is CIFAR-100's hundred classes, beside twenty in coarse_label.
 IMAGE_COLUMNS, LABEL_COLUMNS = ("image", "img"), ("label", "fine_label")
-OTHER_LABELS = ("label", "labels", "class", "target")  # columns that may be the label's, though no class list is told of them
+OTHER_LABELS = (
+    "label",
+    "labels",
+    "class",
+    "target",
+)  # columns that may be the label's, though no class list is told of them
 # Which are no classes; Hugging Face's `datasets` tells splits by the same words.
 SPLITS = {"train", "training", "test", "testing", "eval", "evaluation", "val", "valid", "validation", "dev"}
 PACKED = "encoded (uint8, all images end to end), offsets [N + 1], labels [N], class_names [C]"
@@ -134,7 +139,9 @@ def _packed(path: Path) -> Source:
             encoded, offsets, labels = (packed[name] for name in ("encoded", "offsets", "labels"))
             names = packed["class_names"]
             if names.dtype.kind not in "Uiu" or names.ndim != 1:
-                raise ValueError(f"class_names of type {names.dtype} in {names.ndim} dimensions, which are no list of texts")
+                raise ValueError(
+                    f"class_names of type {names.dtype} in {names.ndim} dimensions, which are no list of texts"
+                )
             classes = [str(name) for name in names]
             rows = pq.read_table(pa.BufferReader(packed["rows"].tobytes())) if "rows" in packed else None
             rows = rows if rows is not None and set(rows.column_names) >= OWN_COLUMNS else None
