@@ -127,7 +127,7 @@ def _generate(options: argparse.Namespace) -> None:
         "classes": options.classes,
         "trick": trick,
         "domains": options.domains,
-        "prompts_file": options.prompts_file,
+        "prompts_file": paths.below_root(paths.typed(options.prompts_file)) if options.prompts_file else "",
         "images_per_class": options.n_samples * options.n_iter * prompts_per_class,
         "num_inference_steps": options.ddim_steps,
         "seed": options.seed,

@@ -394,6 +394,7 @@ def test_parameters_in_json_are_there_once(tmp_path, capsys):
         ("datasets/digits.yaml", "a {domain} of", "a photo of", "expected {class} and {domain} in it"),
         ("datasets/digits.yaml", "sketch, ", "'', ", "expected words: it is empty"),
         ("datasets/digits.yaml", "sketch", "photo", "photo, drawing.*each once"),
+        ("datasets/digits.yaml", "sketch", "Photo", "photo, drawing.*each once"),
         ("datasets/digits.yaml", "one: one", "one: ZERO", "'zero' and 'one' are both asked for by 'ZERO'"),
         ("datasets/digits.yaml", "one: one", "Zero: ZERO", "'zero' and 'Zero' are both asked for"),
         ("datasets/digits.yaml", "one: one", "one: '{class}'", "words without placeholders"),

@@ -5,7 +5,7 @@ import re
 import pytest
 import yaml
 
-from synthlib import paths
+from synthlib import cli, paths
 from synthlib.data.datasets import read_prompts, read_spec
 from synthlib.data.shards import read_table
 from synthlib.generation import sampler
@@ -146,3 +146,11 @@ def test_no_file_of_prompts_is_one_line(plan, settings, tmp_path):
 def test_own_classes_may_have_prompts_of_any_class(tmp_path):
     (tmp_path / "p.yaml").write_text("fire_truck: [a red fire truck]\nbus: [a bus]\n")
     assert read_prompts(tmp_path / "p.yaml", "own", ["bus"]) == {"bus": ("a bus",)}
+
+
+def test_a_prompts_file_is_looked_for_where_it_was_typed(tmp_path, monkeypatch, capsys):
+    (tmp_path / "p.yaml").write_text("three: ['']")
+    monkeypatch.chdir(tmp_path)
+    given = ["--classes", "three", "--trick", "prompt_list", "--prompts_file", "p.yaml", "--outdir", "out"]
+    assert cli.main(["generate", *given]) == 2
+    assert "empty prompt" in capsys.readouterr().err

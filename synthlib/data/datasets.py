@@ -67,7 +67,9 @@ def read_spec(dataset: str, classes: list[str] = (), domains: list[str] = ()) ->
         _check_words(f"{words!r} of data set {dataset}", words)
     if known:  # names given are not drawn from by all who read them; generate.open_plan looks at those, too
         check_distinct((words, name) for name, words in chosen.items())
-    if len(set(domains)) < len(domains) or (not domains and "multi_domain" in templates):
+    if len({" ".join(words.casefold().split()) for words in domains}) < len(domains) or (
+        not domains and "multi_domain" in templates
+    ):
         raise InputError(
             f"the domains of data set {dataset} are {', '.join(domains) or 'none'}; expected some, each once: mend them."
         )
