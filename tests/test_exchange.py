@@ -633,6 +633,14 @@ def test_an_export_loses_no_image_whose_id_is_there_twice(drawn, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_an_export_through_a_link_leaves_no_table_without_its_images(drawn, tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "out").symlink_to("there")
+    with pytest.raises(InputError, match="is there already"):
+        export_folder(set_files(drawn), tmp_path / "out")
+    assert {path.name for path in tmp_path.iterdir()} == {"there", "out"}
+
+
 def test_an_export_spares_a_table_of_ones_own(drawn, tmp_path):
     (tmp_path / "out.csv").write_text("mine")
     with pytest.raises(InputError, match="out.csv is there already"):

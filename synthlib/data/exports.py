@@ -105,7 +105,7 @@ def _whole(outdir: Path) -> Iterator[Path]:
     """
     part = cut_off(outdir)
     with claim_output(outdir):
-        if outdir.exists() and (not outdir.is_dir() or any(outdir.iterdir())):
+        if outdir.is_symlink() or (outdir.exists() and (not outdir.is_dir() or any(outdir.iterdir()))):
             raise InputError(
                 f"{outdir} is there already; expected a new or an empty folder: give another, or delete that one."
             )
