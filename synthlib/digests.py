@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache, lru_cache, partial
 from pathlib import Path
 
@@ -172,11 +172,21 @@ def _sums(path: Path) -> dict[str, str]:
 
 def folder_digest(folder: Path, remembered: bool = False) -> str:
     """Digest of a checkpoint's folder: names and bytes of all its files, but hidden ones and those that tell of it."""
-    names = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    names = sorted(path.relative_to(folder) for path in _files_below(folder))
     counted = [
         n for n in names if not any(p.startswith(".") for p in n.parts) and (n.parent.parts or n.suffix == ".json")
     ]
     return sha256_json({name.as_posix(): sha256_large_file(folder / name, remembered) for name in counted})
+
+
+def _files_below(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
+    """All files in a folder and below it, also behind links to folders, which rglob passes over; once around a circle."""
+    real = folder.resolve()
+    for path in folder.iterdir() if real not in above else ():
+        if path.is_dir():
+            yield from _files_below(path, above | {real})
+        elif path.is_file():
+            yield path
 
 
 def path_digest(path: Path, remembered: bool = False) -> str:
@@ -223,7 +233,7 @@ def _file_state(path: Path) -> tuple[int, ...]:
 @lru_cache(maxsize=64)
 def _folder_state(folder: Path, moment: int) -> tuple[str, list[str]]:
     """A digest of `_file_state` of all files in a folder but hidden ones, and their names; kept for a moment."""
-    names = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    names = sorted(path for path in _files_below(folder) if not path.name.startswith("."))
     state = [[path.relative_to(folder).as_posix(), *_file_state(path)] for path in names]
     return sha256_json(state), [name for name, *_ in state]
 

@@ -71,8 +71,8 @@ def write_json(path: Path, value: object) -> None:
 def read_json(path: Path) -> Any:
     """The JSON value in a file, or None where there is no such file or it is not whole."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError, json.JSONDecodeError):
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    except (FileNotFoundError, UnicodeDecodeError, json.JSONDecodeError, RecursionError):
         return None
 
 

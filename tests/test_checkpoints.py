@@ -449,6 +449,11 @@ def as_pointer(file):
     file.write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{'ab' * 32}\nsize 492265874\n")
 
 
+def as_link(file, target):
+    file.unlink()
+    file.symlink_to(target)
+
+
 UNET, TEXT, SCHEDULE = "unet/config.json", "text_encoder/config.json", "scheduler/scheduler_config.json"
 
 
@@ -488,6 +493,15 @@ UNET, TEXT, SCHEDULE = "unet/config.json", "text_encoder/config.json", "schedule
         (lambda m: config(m, "tokenizer/tokenizer_config.json", auto_map={"AutoTokenizer": ["own.Own"]}), "auto_map"),
         (lambda m: config(m, TEXT, text_config={"auto_map": {"AutoModel": "own.Own"}}), "auto_map"),
         (lambda m: config(m, "model_index.json", unet=["own", "Own"]), "['own', 'Own']"),
+        (lambda m: config(m, "model_index.json", scheduler=["own", "Own"]), "['own', 'Own']"),
+        (lambda m: config(m, "model_index.json", scheduler=["diffusers", "LCMScheduler"]), "the same class in both"),
+        *(
+            (lambda m, scale=scale: config(m, "vae/config.json", scaling_factor=scale), "a number above 0")
+            for scale in (None, "0.18215", True, 0, -1, float("nan"), float("inf"))
+        ),
+        (lambda m: (m / UNET).write_text("[" * 100_000), "config.json is cut short"),
+        (lambda m: as_link((m / UNET), m / UNET), "config.json is not there"),
+        (lambda m: config(m, "tokenizer/vocab.json", **{"cat</w>": 190}), "does not make 'cat</w>'"),
         (lambda m: config(m, "model_index.json", _class_name=["own", "Own"]), "['own', 'Own']"),
     ],
 )
@@ -765,6 +779,7 @@ def test_native_size_is_never_zero(sdxl_folder, tmp_path):
             "expected a text-to-image pipeline of diffusers'",
         ),
         (lambda m: config(m, "model_index.json", unet=["own_code", "OwnUNet"]), "cannot open the checkpoint"),
+        (lambda m: config(m, "vae/config.json", scaling_factor=None), "a number above 0"),
         (lambda m: tensors(m, "text_encoder_2", without("layers.1.")), "16 missing"),
         (lambda m: tensors(m, "vae", without("conv_out.bias")), "2 missing"),
         (lambda m: add_word(m, "tokenizer_2"), "the last is 'sks'"),

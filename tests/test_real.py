@@ -542,6 +542,21 @@ def test_a_changed_image_whose_size_and_time_were_put_back_is_seen(tmp_path, own
     assert digests.images_digest(file, remembered=True) == digests.sha256_bytes(b"two") != before
 
 
+@pytest.mark.parametrize("digest", [digests.images_digest, digests.folder_digest])
+def test_what_lies_behind_a_link_to_a_folder_counts_and_a_circle_ends(tmp_path, digest):
+    (tmp_path / "elsewhere").mkdir()
+    (file := tmp_path / "elsewhere/0.png").write_bytes(b"one")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/ant").symlink_to(tmp_path / "elsewhere")
+    shutil.copytree(tmp_path / "mine", tmp_path / "copied")
+    before = digest(tmp_path / "mine")
+    assert digest(tmp_path / "copied") == before
+    file.write_bytes(b"two")
+    assert digest(tmp_path / "mine") != before
+    (tmp_path / "elsewhere/circle").symlink_to(tmp_path / "mine")
+    assert digest(tmp_path / "mine")
+
+
 def test_digits_do_not_wait_for_torchvision():
     code = "import sys; from synthlib.data.real import *; load_real('digits', 'test')"
     code += "; sys.exit('torchvision' in sys.modules)"

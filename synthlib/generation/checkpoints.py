@@ -91,6 +91,13 @@ def for_our_sampler(source: Path) -> bool:
         return True  # single_file refuses other layouts
     index = model_parts.read_index(source)
     schedule = model_parts.read_config(source / "scheduler" / "scheduler_config.json")
+    named, stated = index.get("scheduler"), schedule.get("_class_name")
+    # Folders often name another sampler of the same process; but LCM's, say, is no sampler of it.
+    if isinstance(named, list) and named[-1:] not in [[None], [stated], *([name] for name in SAME_PROCESS)]:
+        raise InputError(
+            f"{source / hub.INDEX} names {named!r} as the scheduler, scheduler/scheduler_config.json is of {stated!r}; expected "
+            "the same class in both: mend the wrong one, or fetch the model again."
+        )
     if index.get("_class_name") not in (TEXT_MODEL, IMAGE_MODEL):
         return False
     names = _part_names(index)

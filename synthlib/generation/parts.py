@@ -1,5 +1,6 @@
 """Parts: the networks of a text-to-image model's folder and what feeds them, each opened whole, no code of its own."""
 
+import math
 import re
 import warnings
 from collections.abc import Mapping
@@ -145,6 +146,8 @@ def open_part(kind: type, folder: Path, dtype: torch.dtype | None = None) -> Any
         for log, level in zip(logs, levels, strict=True):
             log.set_verbosity(level)
     if not issubclass(kind, torch.nn.Module):
+        if kind.__name__.startswith("CLIPTokenizer"):
+            _check_merges(folder, found)
         return found
     network, told = found
     wrong = {what: sorted(map(str, told[f"{what}_keys"])) for what in ("missing", "mismatched", "unexpected")}
@@ -156,6 +159,21 @@ def open_part(kind: type, folder: Path, dtype: torch.dtype | None = None) -> Any
             "its place and each place its tensor: fetch weights and config.json again, both of one model."
         )
     return network
+
+
+def _check_merges(folder: Path, tokenizer: Any) -> None:
+    """InputError where merges.txt lacks lines: words that only a merge can make would be read as letters, without a word."""
+    file, words = folder / "merges.txt", read_json(folder / "vocab.json")
+    if not file.is_file() or not isinstance(words, dict):
+        return  # all is in tokenizer.json
+    made = {"".join(line.split()) for line in file.read_text(encoding="utf-8").split("\n")[1:]}
+    made |= {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}
+    lacking = [word for word in words if len(word.removesuffix("</w>")) > 1 and word not in made]
+    if lacking:
+        raise InputError(
+            f"{file} does not make {lacking[0]!r}, one of {len(lacking)} words of vocab.json; expected a line for each: "
+            "it was cut short, fetch it again."
+        )
 
 
 def _check_weights(folder: Path, stem: str) -> None:
@@ -199,8 +217,15 @@ def check_fit(folder: Path, parts: Mapping[str, Any]) -> None:
                 f"expected model_max_length {most} in its tokenizer_config.json."
             )
     unet, vae = (parts.get(name) for name in ("unet", "vae"))
-    latent = getattr(getattr(vae, "config", None), "latent_channels", None)
-    if unet is None or type(vae).__name__ != "AutoencoderKL":
+    if type(vae).__name__ != "AutoencoderKL":
+        return
+    latent, scale = vae.config.latent_channels, vae.config.scaling_factor
+    if type(scale) not in (int, float) or not 0 < scale < math.inf:
+        raise InputError(
+            f"the vae of {folder} states a scaling_factor of {scale!r}; expected a number above 0, such as 0.18215: fetch its "
+            "config.json again."
+        )
+    if unet is None:
         return
     takes, gives = unet.config.in_channels, unet.config.out_channels
     if (takes, gives) != (latent, latent):
