@@ -129,6 +129,14 @@ def test_a_ckpt_of_plain_tensors_is_the_same_model(single, beside, zipped):
     assert same_weights(open_single_file(file, torch.float32), open_single_file(single, torch.float32))
 
 
+@pytest.mark.parametrize("mark", [torch.zeros(0), True])
+def test_a_mark_beside_the_weights_of_a_ckpt_is_read(single, beside, mark):
+    from safetensors.torch import load_file
+
+    torch.save({"state_dict": load_file(single), "v_pred": mark}, file := beside("model.ckpt"))
+    assert "v_pred" in refusal(open_single_file, file, torch.float32)
+
+
 class Callback:
     """What a training framework pickles beside the weights; unpickling it leaves a mark."""
 
@@ -267,6 +275,8 @@ def test_what_training_leaves_in_a_file_is_passed_over(single, changed):
         ("modelspec.resolution", "large"),
         ("modelspec.resolution", "768x768"),  # the YAML beside it says 512
         ("ss_zero_terminal_snr", "True"),
+        ("prediction_type", "v_prediction"),
+        ("ss_base_model_version", "sd_v1_v"),
     ],
 )
 def test_what_a_file_says_of_another_process_is_refused_by_name(changed, name, value):
@@ -307,6 +317,8 @@ def clip(layer, number):
             "cond_stage_config.target",
         ),
         (lambda params: params["unet_config"]["params"].update(num_classes=10), "unet_config.params.num_classes 10"),
+        (lambda params: params["unet_config"].update(num_classes=10), "unet_config.num_classes 10"),
+        (lambda params: params.update(cond_stage_config={"layer": "hidden"}), "cond_stage_config.layer 'hidden'"),
         (lambda params: params.update(image_size="64"), "image_size '64'"),
         (lambda params: params.pop("unet_config"), "v1-inference.yaml"),
         (lambda params: params["unet_config"]["params"].update(model_channels=20), "describes no model"),

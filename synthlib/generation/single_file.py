@@ -132,7 +132,7 @@ def _read_tensors(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
         with file.open("rb") as opened:
             zipped = opened.read(2) == b"PK"  # the older format cannot be mapped into memory
         state = torch.load(file, map_location="cpu", weights_only=True, mmap=zipped)
-        state = state.get("state_dict", state)
+        state = {k: v for k, v in state.items() if k in MARKS} | state.get("state_dict", state)
         # A mark that is no tensor is one, too.
         tensors = {str(k): torch.empty(0) if k in MARKS else v for k, v in state.items()}
         return {name: value for name, value in tensors.items() if isinstance(value, torch.Tensor)}, {}

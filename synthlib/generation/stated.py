@@ -66,6 +66,8 @@ TARGETS = {  # the classes of CompVis's code that a YAML may name, by the last w
 METADATA = {
     "modelspec.architecture": ("stable-diffusion-v1",),
     "modelspec.prediction_type": ("epsilon", "eps"),
+    "prediction_type": ("epsilon", "eps"),
+    "ss_base_model_version": ("sd_v1",),
     "modelspec.predict_key": ("epsilon", "eps"),
     "modelspec.timestep_range": ("0,1000", "0,999"),
     "modelspec.encoder_layer": ("1", "last"),
@@ -80,7 +82,7 @@ def check_process(file: Path, tensors: dict[str, torch.Tensor], said: dict[str, 
     for name, values in METADATA.items():
         if said.get(name, values[0]) not in values:
             raise _other_kind(f"{file} says {name} {said[name]!r}", values)
-    if marks := [name for name in MARKS if name in tensors]:
+    if marks := [name for name in MARKS if name in tensors or name in said]:
         raise _other_kind(f"{file} is marked {marks[0]}", ("a model without this mark",))
     from diffusers import DDIMScheduler
 
@@ -109,6 +111,10 @@ def check_yaml(beside: Path, config: dict) -> None:
     }
     sections["first_stage_config.params.ddconfig"] = sections["first_stage_config.params"]["ddconfig"]
     for name, block in ({"model": config["model"]} | blocks).items():
+        if stray := sorted(block.keys() - {"target", "params", "base_learning_rate"}):
+            raise _other_kind(
+                f"{beside} has {name}.{stray[0]} {block[stray[0]]!r}", ("it among params, or nothing of that name",)
+            )
         if str(block.get("target", TARGETS[name])).rpartition(".")[2] != TARGETS[name]:
             raise _other_kind(f"{beside} has {name}.target {block['target']!r}", (TARGETS[name],))
     for section, stated in sections.items():
