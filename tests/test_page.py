@@ -356,7 +356,9 @@ def test_claims_of_other_images_or_splits_are_claims_of_their_own(pocket, own_ro
 
 def test_claims_that_were_not_run_are_not_counted_as_tested(pocket, own_root):
     file = own_root / "figures" / "pocket" / "results.csv"
-    file.write_text(re.sub('"?undecided; (equal n_train|the least [^"]*)"?', "not run: why; not run: why", file.read_text()))
+    file.write_text(
+        re.sub('"?undecided; (equal n_train|the least [^"]*)"?', "not run: why; not run: why", file.read_text())
+    )
     finish("04_figures", pocket[-1].parameters, sorted(p for p in file.parent.iterdir() if p.is_file()))
     tiles = {dt.get_text(): dt.find_next("dd").get_text() for dt in parse(write_report("pocket")).select(".tiles dt")}
     assert (
