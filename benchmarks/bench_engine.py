@@ -92,7 +92,8 @@ def parts(given: argparse.Namespace) -> dict[str, Any]:
 
 def done(given: argparse.Namespace) -> dict[str, Any]:
     """An experiment whose steps all have receipts: how long until it is known that nothing is to be run."""
-    from synthlib import receipts
+    from synthlib import digests, receipts
+    from synthlib.page.origins import made_from
     from synthlib.runs.experiment import read_experiment
     from synthlib.runs.steps import plan_steps
     from synthlib.settings import SETTINGS
@@ -106,7 +107,10 @@ def done(given: argparse.Namespace) -> dict[str, Any]:
         step.finish([step.folder / "made.txt"])
     figures = paths.figures_dir("done")
     shutil.copytree(CHECKOUT / "figures/reference/pocket", figures)
-    (figures / "report.html").write_text("no page\n")
+    page = figures / "report.html"
+    page.write_text("no page\n")
+    current = {"page_sha256": digests.sha256_file(page), "made_from": made_from("done")}
+    page.with_suffix(".json").write_text(json.dumps(current))
     seconds = []
     for _ in range(given.repeats):
         took, said = reproduce("done")

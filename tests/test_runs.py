@@ -112,7 +112,7 @@ def test_deleting_a_receipt_reruns_that_step_and_its_dependents_only_if_its_byte
     assert reproduce(kit) == {"02_train/digits-class_prompt-resnet"}
     # and where the bytes do change, what depends on them runs too
     before = files(kit, SHARDS)
-    edit(kit / "experiments/datasets/digits.yaml", "three: three", "three: two")
+    edit(kit / "experiments/datasets/digits.yaml", "three: three", "three: collage")
     again = reproduce(kit)
     assert GENERATED | {"02_train/digits-class_prompt-resnet", "04_figures/all"} <= again
     after = files(kit, SHARDS)
