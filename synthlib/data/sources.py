@@ -24,12 +24,8 @@ OWN_COLUMNS = {"image_id", "label", "class", "prompt", "domain", "trick", "guida
                "pixels_sha256"}  # fmt: skip
 # Of several columns these are taken; fine_label is CIFAR-100's hundred classes, beside twenty in coarse_label.
 IMAGE_COLUMNS, LABEL_COLUMNS = ("image", "img"), ("label", "fine_label")
-OTHER_LABELS = (
-    "label",
-    "labels",
-    "class",
-    "target",
-)  # columns that may be the label's, though no class list is told of them
+# Columns that may be the label's, though no class list is told of them.
+OTHER_LABELS = ("label", "labels", "class", "target")
 # Which are no classes; Hugging Face's `datasets` tells splits by the same words.
 SPLITS = {"train", "training", "test", "testing", "eval", "evaluation", "val", "valid", "validation", "dev"}
 PACKED = "encoded (uint8, all images end to end), offsets [N + 1], labels [N], class_names [C]"

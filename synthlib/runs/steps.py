@@ -124,7 +124,7 @@ def _changes(experiment: Experiment, condition: Condition) -> dict[str, dict[str
 
 
 def _usual(experiment: Experiment, condition: Condition) -> dict[str, Any]:
-    """The parameters of 02_train of a condition, without what its treatment changes."""
+    """The parameters of 02_train of a condition, without what its axis changes."""
     dataset, treatment, architecture = condition
     named = {"dataset": dataset, "trick": treatment.partition("+")[0], "architecture": architecture}
     return complete("02_train", experiment.given("02_train", *named.values()) | named)
