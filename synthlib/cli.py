@@ -152,10 +152,13 @@ def _status(options: argparse.Namespace) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    from synthlib.runs.run import run_step
+    from synthlib.runs.run import outcome_text, run_step
 
     content = read_json_object(options.params)
-    print(f"{options.notebook}: {run_step(options.notebook, content.get('parameters', content), options.log)}")
+    parameters = content.get("parameters", content)
+    print(f"{options.notebook}: {run_step(options.notebook, parameters, options.log)}")
+    if not options.log:  # there nobody reads on
+        print(outcome_text(options.notebook, parameters))
 
 
 if __name__ == "__main__":

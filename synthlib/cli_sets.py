@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shlex
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -113,7 +114,7 @@ def _generate(options: argparse.Namespace) -> None:
     if options.noise == "compvis" and options.n_samples != 2:
         raise InputError(f"n_samples is {options.n_samples}; expected 2 with noise 'compvis', the script's order.")
     from synthlib.data.datasets import read_spec
-    from synthlib.data.exports import write_image_folder
+    from synthlib.generation.plan import n_rows, plan_spec
     from synthlib.runs.experiment import complete
 
     trick = trick_name(options.trick)
@@ -151,6 +152,8 @@ def _generate(options: argparse.Namespace) -> None:
     )
     given |= {name: value for name in optional if (value := getattr(options, name)) is not None}
     settings = GenerateSettings(**complete("01_generate", given))
+    n = n_rows(settings, plan_spec(settings))
+    print(f"{n} images: {', '.join(spec.classes)}; {n // len(spec.classes)} of each class, trick {trick}.", flush=True)
     if options.gpus:
         if options.probe_batch:
             raise InputError(
@@ -159,20 +162,31 @@ def _generate(options: argparse.Namespace) -> None:
         os.environ[VISIBLE] = ",".join(chosen_gpus(options.gpus))  # of parts, and of what is left to this process
         _draw_in_parts(settings)
     with own_gpu(settings.device):  # before torch looks for one
+        from synthlib.data.exports import write_image_folder
         from synthlib.generation.generate import generate, open_plan
 
         if options.probe_batch:
             settings = _with_probed_batch(settings)
         plan = open_plan(settings)
-        print(
-            f"{len(plan)} images: {', '.join(spec.classes)}; {len(plan) // len(spec.classes)} of each class, trick {trick}.",
-            flush=True,
-        )
-        files = generate(plan)  # several such commands may work on one folder: the first to end writes the receipt
+        # several such commands may work on one folder: the first to end writes the receipt
+        files = generate(plan, lambda shard: write_image_folder([shard], outdir))
     step = receipts.begin("01_generate", settings)
     step.finish(files)
-    count = write_image_folder(files[:-1], outdir)
-    print(f"{count} images in {os.path.relpath(outdir)}/<class>/, shards and records in {os.path.relpath(plan.folder)}")
+    written = write_image_folder(files[:-1], outdir)
+    print(
+        f"{len(written)} images in {os.path.relpath(outdir)}/<class>/, shards and records in {os.path.relpath(plan.folder)}"
+    )
+    if others := set(outdir.glob("*/*.png")) - written:
+        print(f"{len(others)} other images lie in {outdir}, from an earlier call; delete them if you do not want them.")
+    print(_next_training(outdir, "own"))
+
+
+def _next_training(images: Path, dataset: str) -> str:
+    """What a command that made a set of images ends with: the command that learns from them, and the notebook that does."""
+    shown = os.path.relpath(images)
+    words = ["synthlib", "train", "--model", "RS50", "--protocol", "careful", "--dataset", dataset]
+    words += ["--syn_data_location", shown, "--model_path", f"{shown}_model"]
+    return f"Next: {shlex.join(words)}"
 
 
 def _draw_in_parts(settings: GenerateSettings) -> None:
@@ -235,12 +249,7 @@ def _import(options: argparse.Namespace) -> None:
         print(f"{options.source} was drawn here: describe, export and redraw take it as it is, with its prompts.")
     import_set(open_source(options.source, options.label_column), outdir, options.dataset, options.trick, options.size)
     _print_description(outdir)
-    trick = receipts.read_receipt(outdir)["parameters"]["trick"]
-    root = paths.root()
-    # As notebooks take it, wherever they run.
-    shown = outdir.relative_to(root) if outdir.is_relative_to(root) else outdir
-    print(f"\nTo train on it: notebooks/02_train.ipynb with dataset {options.dataset!r}, trick {trick!r}, "
-          f"generated_dir {str(shown)!r}")  # fmt: skip
+    print(f"\n{_next_training(outdir, options.dataset)}")
 
 
 def _export(options: argparse.Namespace) -> None:

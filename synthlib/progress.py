@@ -12,7 +12,10 @@ from tqdm import tqdm
 from synthlib.interrupts import told_in_one_line
 
 T = TypeVar("T")
+SECONDS_TO_FIRST_LINE = 3  # so that one knows soon how long it takes
 SECONDS_BETWEEN_LINES = 30
+# Work may be counted in parts of a unit.
+FORMAT = "{l_bar}{bar}| {n:.0f}/{total} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
 # A notebook's bars, the outermost first, each behind the run of a cell that it is of.
 _shown: list[tuple[int, tqdm]] = []
 
@@ -29,8 +32,9 @@ def _bar(what: str, total: int | None, unit: str) -> tqdm:
     There it is on stdout, as stderr has the colour of errors. Bars within one another share a line, because JupyterLab
     does not move up to an earlier one: an inner bar says where the outer one is, and stands in its place until it ends.
     """
+    look = FORMAT if total else None
     if "ipykernel" not in sys.modules:
-        return tqdm(desc=what, total=total, unit=unit)
+        return tqdm(desc=what, total=total, unit=unit, bar_format=look)
     from IPython import get_ipython
 
     run = getattr(get_ipython(), "execution_count", 0)
@@ -39,7 +43,7 @@ def _bar(what: str, total: int | None, unit: str) -> tqdm:
     if _shown:
         outer = _shown[-1][1]
         what = f"{outer.desc}, {outer.unit} {outer.n + 1} of {outer.total}, {what}"
-    bar = tqdm(desc=what, total=total, unit=unit, file=sys.stdout, position=0, leave=not _shown)
+    bar = tqdm(desc=what, total=total, unit=unit, bar_format=look, file=sys.stdout, position=0, leave=not _shown)
     _shown.append((run, bar))
     return bar
 
@@ -63,29 +67,37 @@ def _closing(bar: tqdm | None) -> Iterator[None]:
 def meter(what: str, total: int | None, unit: str) -> Iterator[Callable[..., None]]:
     """Show how far `total` units are, how fast and how long it still takes.
 
-    Gives a function add(count, free, note=""): so many more are there; those that are free (found, not made) do not count as
-    speed; a note stands behind the figures until the next one. An interrupt in here is told in one line.
+    Gives a function add(count, free, note=""): so many more are there, in parts of one if need be; those that are free (found,
+    not made) do not count as speed, nor does the first one that is made, which waits for all to be opened; a note stands behind
+    the figures until the next one. An interrupt in here is told in one line.
     """
-    start = shown = time.monotonic()
+    start = time.time()
+    shown = start + SECONDS_TO_FIRST_LINE - SECONDS_BETWEEN_LINES
+    look = FORMAT if total else None
     done = gratis = 0
-    said = None
+    said, begun = None, False
     bar = _bar(what, total, unit) if watched() else None
 
-    def add(count: int, free: bool, note: str = "") -> None:
-        nonlocal shown, done, gratis, said
+    def add(count: float, free: bool, note: str = "") -> None:
+        nonlocal start, shown, done, gratis, said, begun
         said = note or said
         done += count
-        gratis += count if free else 0
-        now = time.monotonic()
+        now = time.time()
+        first = not begun and not free
+        if first:
+            start, begun = now, True
+        gratis += count if free or first else 0
         if bar is not None:
-            bar.initial = gratis
+            bar.initial, bar.start_t = gratis, start
             if note:
                 bar.set_postfix_str(note, refresh=False)
             bar.update(count)
-        elif now - shown >= SECONDS_BETWEEN_LINES:
+        elif now - shown >= SECONDS_BETWEEN_LINES and not first:
             shown = now
             print(
-                tqdm.format_meter(done, total, now - start, prefix=what, unit=unit, initial=gratis, postfix=said),
+                tqdm.format_meter(
+                    done, total, now - start, prefix=what, unit=unit, initial=gratis, postfix=said, bar_format=look
+                ),
                 flush=True,
             )
 

@@ -3,6 +3,8 @@
 import hashlib
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 import torch
 from conftest import ROOT
 
+from synthlib.data.exports import write_image_folder
 from synthlib.data.shards import load_shards, read_table
 from synthlib.generation import checkpoints, sampler
 from synthlib.generation.generate import generate, open_plan
@@ -112,7 +115,7 @@ def test_a_folder_of_another_plan_is_refused_and_left_alone(make):
 def test_a_class_with_other_words_is_drawn_anew(make, drawn, monkeypatch):
     from dataclasses import replace
 
-    from synthlib.generation import generate as module
+    from synthlib.generation import plan as module
 
     before = images_of(make("words", trick="class_prompt", images_per_class=2))
     blocks, real = len(drawn), module.read_spec
@@ -196,7 +199,7 @@ def test_own_classes_with_a_tiny_checkpoint_of_stable_diffusions_layout(tiny_sd,
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--classes", "three", "dog"], "knows only: 3d"),
+        (["--classes", "three", "dog"], "it knows: 3d"),
         (["--classes", "three", "--H", "30"], "multiples of 8"),
         (["--classes", "three", "--model", "nowhere"], "no model 'nowhere' on this machine"),
         (["--classes", "three", "--n_iter", "0"], "n_iter is 0"),
@@ -215,6 +218,26 @@ def test_bad_input_is_one_line_and_not_zero(words, said, tmp_path, capsys):
     lines = capsys.readouterr().err.strip().splitlines()
     assert said in lines[-1] and lines[-1].startswith("synthlib: ")
     assert not list(tmp_path.rglob("*.png")) and not list(tmp_path.rglob("*.parquet"))
+
+
+def test_a_word_that_the_model_does_not_know_is_refused_before_torch_is_imported(tmp_path):
+    code = "import sys; from synthlib.cli import main; print(main(sys.argv[1:]), 'torch' in sys.modules)"
+    words = ["generate", "--classes", "three", "dog", "--outdir", str(tmp_path / "out")]
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["2", "False"] and "'dog'" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_class_folders_fill_while_the_rest_is_drawn(settings, tmp_path):
+    plan = open_plan(settings("01_generate", **QUICK, run_dir=str(tmp_path / "set"), images_per_class=4, shard_rows=3))
+    seen = []
+
+    def show(shard):
+        write_image_folder([shard], tmp_path / "out")
+        seen.append(len(list((tmp_path / "out").glob("*/*.png"))))
+
+    generate(plan, show)
+    assert seen == [3, 6, 8]
 
 
 def test_a_truncated_checkpoint_is_one_line(tiny_sd, tmp_path):

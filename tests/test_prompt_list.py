@@ -9,8 +9,9 @@ from synthlib import cli, paths
 from synthlib.data.datasets import read_prompts, read_spec
 from synthlib.data.shards import read_table
 from synthlib.generation import sampler
-from synthlib.generation.checkpoints import check_words, open_checkpoint
+from synthlib.generation.checkpoints import check_length, open_checkpoint
 from synthlib.generation.generate import generate, open_plan
+from synthlib.generation.prompts import check_words
 from synthlib.inputs import InputError
 
 LISTS = {"three": ["a photo of a three", "three"], "seven": ["a sketch of seven", "a poster of a seven", "seven"]}
@@ -103,14 +104,14 @@ def test_the_files_that_come_with_the_kit_name_each_class_and_no_other(settings)
 
 def test_the_embedded_model_knows_every_word_of_the_digits_prompts():
     prompts = read_prompts(paths.prompts_file("digits"), "digits", read_spec("digits").classes)
-    check_words(open_checkpoint(""), [prompt for mine in prompts.values() for prompt in mine])
+    check_words(paths.embedded_model(), [prompt for mine in prompts.values() for prompt in mine])
 
 
 def test_a_prompt_that_the_text_encoder_would_cut_is_one_line():
     model = open_checkpoint("")
-    check_words(model, ["a " * 9 + "three"])  # 10 words and two ends: what it reads
+    check_length(model, ["a " * 9 + "three"])  # 10 words and two ends: what it reads
     with pytest.raises(InputError, match="has 13 tokens with its two ends; expected at most 12"):
-        check_words(model, ["a " * 10 + "three"])
+        check_length(model, ["a " * 10 + "three"])
 
 
 @pytest.mark.parametrize(

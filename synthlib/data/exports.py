@@ -39,20 +39,17 @@ MODEL_LICENCES = {"CompVis/stable-diffusion-v1-4": "creativeml-openrail-m", "syn
 PROMPTS_SHOWN = 20  # of each trick, on a data set's card; all are in the column prompt
 
 
-def write_image_folder(shards: Sequence[Path], outdir: Path) -> int:
-    """Write OUTDIR/<class>/<image_id>.png, as the authors' create_dataset.py lays them out; return how many images.
+def write_image_folder(shards: Sequence[Path], outdir: Path) -> set[Path]:
+    """Write OUTDIR/<class>/<image_id>.png, as the authors' create_dataset.py lays them out; return these files.
 
-    torchvision's ImageFolder reads it. Images that are there already stay, and are told of where these shards do not hold them.
+    torchvision's ImageFolder reads it. Images that are there already stay.
     """
-    names, there = _file_names(_facts(shards)), set(outdir.glob("*/*.png"))
+    names = _file_names(_facts(shards))
     for name, data in _png_files(shards, names):
         path = outdir / name
         if not path.is_file() or path.read_bytes() != data:
             write_atomic(path, data)
-        there.discard(path)
-    if there:
-        print(f"{len(there)} other images lie in {outdir}, from an earlier call; delete them if you do not want them.")
-    return len(names)
+    return {outdir / name for name in names}
 
 
 def _file_names(rows: pa.Table) -> list[str]:
@@ -88,7 +85,7 @@ def _png_files(shards: Sequence[Path], names: list[str]) -> Iterator[tuple[str, 
 
 
 def _rows(shards: Sequence[Path], columns: list[str]) -> Iterator[dict[str, Any]]:
-    for shard in progress(shards, "export", unit="shard"):
+    for shard in progress(shards, "export", unit="shard") if len(shards) > 1 else shards:
         yield from read_table(shard, columns).to_pylist()
 
 

@@ -286,10 +286,8 @@ def check_size(checkpoint: Checkpoint, height: int, width: int) -> None:
         )
 
 
-def check_words(checkpoint: Checkpoint, prompts: list[str]) -> None:
-    """InputError where a prompt is longer than the text encoder reads, or holds a word that a word-level tokenizer does not
-    know; it lists the words it knows.
-    """
+def check_length(checkpoint: Checkpoint, prompts: list[str]) -> None:
+    """InputError where a prompt is longer than the text encoder reads."""
     tokenizer, most = checkpoint.tokenizer, checkpoint.tokenizer.model_max_length
     for prompt in prompts:
         count = len(tokenizer(prompt).input_ids)
@@ -298,18 +296,6 @@ def check_words(checkpoint: Checkpoint, prompts: list[str]) -> None:
                 f"the prompt {prompt!r:.200} has {count} tokens with its two ends; expected at most {most}, which is what "
                 f"{checkpoint.folder} reads: shorten it."
             )
-    unknown = tokenizer.unk_token_id
-    if unknown is None or unknown in (tokenizer.eos_token_id, tokenizer.pad_token_id):
-        return  # CLIP's byte-pair vocabulary spells any word
-    words = sorted({word for prompt in prompts for word in prompt.lower().split()})
-    strange = [word for word in words if unknown in tokenizer(word, add_special_tokens=False).input_ids]
-    if strange:
-        special = set(tokenizer.all_special_tokens)
-        known = ", ".join(sorted(word for word in tokenizer.get_vocab() if word not in special))
-        raise InputError(
-            f"{checkpoint.folder} does not know {', '.join(map(repr, strange))}; this model knows only: {known}. "
-            "Choose among these, or name a checkpoint that knows more with --model."
-        )
 
 
 @torch.inference_mode()

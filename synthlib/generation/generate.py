@@ -1,5 +1,6 @@
 """Generate: the rows of a plan -> shards of images. Whatever exists already is not drawn again, whatever ends it."""
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -9,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from synthlib import costly, digests, hub, mirror, paths, receipts
-from synthlib.data.datasets import DatasetSpec, check_distinct, read_prompts, read_spec
+from synthlib.data.datasets import DatasetSpec
 from synthlib.data.shards import shard_bytes
 from synthlib.devices import compile_for, hardware_name, precision_for
 from synthlib.files import PLAN, read_json, write_json
@@ -25,9 +26,10 @@ from synthlib.generation.plan import (
     groups,
     n_rows,
     plan_rows,
+    plan_spec,
     slice_rows,
 )
-from synthlib.generation.prompts import DOMAIN_TRICKS, sources
+from synthlib.generation.prompts import sources
 from synthlib.generation.resize import filter_name
 from synthlib.generation.reuse import Existing, drawn_files, identities, ranges, read_if_there
 from synthlib.inputs import InputError
@@ -102,22 +104,7 @@ def open_plan(settings: GenerateSettings) -> Plan:
     Raises InputError for an unknown data set, class or domain, for what is no checkpoint or none for this trick, for prompts
     or pool images that are not there, and for an output folder that holds another plan's shards (unless `replace` is set).
     """
-    spec = read_spec(settings.dataset, settings.classes, settings.domains)
-    check_distinct((words, name) for name, words in spec.classes.items())
-    if settings.trick == "prompt_list":
-        file = paths.resolve(settings.prompts_file or paths.prompts_file(settings.dataset))
-        spec = replace(spec, prompts=read_prompts(file, settings.dataset, spec.classes))
-    if settings.trick in IMAGE_TRICKS and settings.noise != "per_image":
-        raise InputError(
-            f"noise is {settings.noise!r} with trick {settings.trick!r}; expected 'per_image': the authors' script has no order "
-            "for images that are conditioned on images."
-        )
-    templates = {"multi_domain" if drawn in DOMAIN_TRICKS else drawn for drawn in sources(settings.trick, 3)}
-    if lacking := templates - {*spec.templates, "prompt_list", *IMAGE_TRICKS}:
-        raise InputError(
-            f"data set {settings.dataset!r} has no template for {', '.join(sorted(lacking))}; expected one, such as "
-            f"'an image of a {{class}}': add it to {paths.dataset_files()[settings.dataset]}."
-        )
+    spec = plan_spec(settings)
     if settings.revision and not hub.is_hub_id(settings.model):
         raise InputError(
             f"revision is {settings.revision!r}; expected none for a model that is no hub id: leave it empty."
@@ -217,8 +204,10 @@ def _held(path: Path) -> bool:
 
 
 @told_in_one_line()
-def generate(plan: Plan) -> list[Path]:
+def generate(plan: Plan, made: Callable[[Path], object] = lambda shard: None) -> list[Path]:
     """Draw what is missing of a plan, or of the part of it that the settings name; return these shards, then its plan file.
+
+    made: is called with each shard that is made, or was made meanwhile by another process.
 
     Rows that another shard of the same key holds (of an earlier call, another shard layout, or `reuse_dirs`) are copied.
     Several processes may work on one folder: each claims a shard at a time. SIGTERM ends it after the block in work, with
@@ -256,6 +245,7 @@ def generate(plan: Plan) -> list[Path]:
                         add(sum(part.last - part.first for part in slices), True)
                     else:
                         _make_shard(plan, path, slices, existing, painter, check, add)
+                made(path)
                 return True
 
             try:
@@ -296,10 +286,19 @@ def _make_shard(
         seconds = before + time.monotonic() - start
         costly.write_keyed(file, _shard_bytes(plan, rows, images), plan.key, seconds)
 
+    ahead = 0.0  # images that steps of the block in work were counted for
+
+    def count_step(images: float) -> None:
+        nonlocal ahead
+        images = math.floor(images * 1024) / 1024  # exact in binary, so that whole images come to their number
+        ahead += images
+        add(images, False)
+
     try:
-        for count in painter.fill(images, rows):
+        for count in painter.fill(images, rows, count_step):
             there += count
-            add(count, False)
+            add(count - ahead, False)
+            ahead = 0.0
             check()
             if time.monotonic() - last > SECONDS_BETWEEN_PARTS:
                 write(part, images)

@@ -20,7 +20,7 @@ from synthlib.generation.conditioning import PoolEmbeddings
 from synthlib.generation.noise import CompvisNoise, initial_noise
 from synthlib.generation.pipelines import OtherModel, draw_with_pipeline
 from synthlib.generation.plan import Group, group_rows, groups
-from synthlib.generation.prompts import prompts_of
+from synthlib.generation.prompts import check_words, prompts_of
 from synthlib.generation.resize import check_resize, final_size, resize_images
 from synthlib.generation.safety import SafetyChecker, flag, open_safety_checker
 from synthlib.inputs import InputError
@@ -118,7 +118,8 @@ class Painter:
             self.embeddings = PoolEmbeddings(model, self.spec.pool)
             return
         prompts = prompts_of(self.spec, settings.trick, settings.images_per_class)
-        checkpoints.check_words(model, prompts)
+        check_words(model.folder, prompts)
+        checkpoints.check_length(model, prompts)
         checkpoints.check_size(model, *self.size)
         embeddings = checkpoints.encode_prompts(model, ["", *prompts])
         finite = torch.isfinite(embeddings).all()
@@ -131,37 +132,48 @@ class Painter:
                 settings.seed + r: CompvisNoise(settings.seed + r, *given) for r in range(settings.replicates)
             }
 
-    def fill(self, images: list[Encoded | Pending | None], rows: pa.Table) -> Iterator[int]:
-        """Put the images of some rows where `images` has None; after each block, how many came."""
+    def fill(
+        self,
+        images: list[Encoded | Pending | None],
+        rows: pa.Table,
+        after_step: Callable[[float], None] = lambda images: None,
+    ) -> Iterator[int]:
+        """Put the images of some rows where `images` has None; after each block, how many came.
+
+        after_step is called after each step of a block, with the number of images that it comes to.
+        """
         missing = [i for i, image in enumerate(images) if image is None]
         if missing and self.model is None:
             self.open()
         for group, block, members in _blocks(missing, rows, self.settings.batch_size):
-            drawn = self._block(group, block)
+            n = len(members)
+            drawn = self._block(group, block, lambda share, n=n: after_step(share * n))
             for i, index in members:
                 images[i] = Pending(drawn, index - block * self.settings.batch_size)
-            self.drawn += len(members)
-            yield len(members)
+            self.drawn += n
+            yield n
 
-    def _block(self, group: Group, block: int) -> Future:
+    def _block(self, group: Group, block: int, after_step: Callable[[float], None]) -> Future:
         """One block: `batch_size` consecutive rows of a group, always the same computation, whoever asks for a part of it."""
         if self.last is None or self.last[0] != (group, block):
             first = block * self.settings.batch_size
             rows = group_rows(group, self.settings, self.spec, first, first + self.settings.batch_size)
-            pixels, latents = self._in_memory(self._draw, rows)
+            pixels, latents = self._in_memory(self._draw, rows, after_step)
             keep = latents if self.settings.keep_latents else None
             job = self.pool.submit(self._in_memory, _encode, pixels, keep, self.settings.resize, self.safety)
             self.last = ((group, block), job)
         return self.last[1]
 
-    def _draw(self, rows: pa.Table) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def _draw(
+        self, rows: pa.Table, after_step: Callable[[float], None] = lambda share: None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Pixels uint8 [B, H, W, 3] and, of our sampler, latents [B, C, h, w]. NotFinite: some are nan or infinite."""
         settings, model = self.settings, self.model
         guidance = torch.from_numpy(rows["guidance_scale"].to_numpy().copy())
         prompts, seeds = rows["prompt"].to_pylist(), rows["seed"].to_pylist()
         if isinstance(model, OtherModel):
             given = (prompts, guidance, seeds, settings.num_inference_steps, *self.size)
-            return draw_with_pipeline(model, *given), None
+            return draw_with_pipeline(model, *given, after_step), None
         if settings.noise == "compvis":
             places = list(zip(rows["iteration"].to_pylist(), rows["slot"].to_pylist(), strict=True))
             noise = self.noise[seeds[0]].at(places)
@@ -172,7 +184,7 @@ class Painter:
         else:
             given, nothing = torch.cat([self.text[prompt] for prompt in prompts]), self.text[""]
         steps, until = settings.num_inference_steps, settings.lossy_guidance_until
-        latents = sampler.denoise(model, given, nothing, guidance, noise, steps, until)
+        latents = sampler.denoise(model, given, nothing, guidance, noise, steps, until, after_step)
         return sampler.decode(model.vae, latents, settings.noise == "compvis", model.folder), latents
 
     def _in_memory(self, work: Callable[..., T], *given: object) -> T:

@@ -1,6 +1,7 @@
 """Pipelines: every other family of text-to-image model (SDXL, SD 3, Flux, PixArt, SD 2 ...), drawn by diffusers' own code."""
 
 import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,7 @@ def draw_with_pipeline(
     num_inference_steps: int,
     height: int,
     width: int,
+    after_step: Callable[[float], None] = lambda share: None,
 ) -> torch.Tensor:
     """Draw a batch of images with the checkpoint's own scheduler, uint8 [B, H, W, 3] on the CPU.
 
@@ -115,11 +117,19 @@ def draw_with_pipeline(
     number of steps than was asked. Those of second order (Heun's, KDPM2) and PNDM evaluate the network more often than once a
     step: they may have more timesteps, never fewer. NotFinite: pixels, or what a VAE decoded, are nan or infinite. Not seen:
     infinities of a family without a VAE (DeepFloyd IF), which diffusers clamps.
+    after_step is called after each step, of families that tell of it, with the share of the batch's work that it was.
     """
     drawn: list[torch.Tensor | None] = [None] * len(prompts)
     scales = [float(scale) for scale in guidance]
+    tells = "callback_on_step_end" in inspect.signature(model.pipeline.__call__).parameters
     for scale in dict.fromkeys(scales):
         rows = [row for row, its in enumerate(scales) if its == scale]
+        share = len(rows) / len(scales) / num_inference_steps
+
+        def told(_pipeline: Any, _step: int, _time: Any, tensors: dict, share: float = share) -> dict:
+            after_step(share)
+            return tensors
+
         decoded, hook = _look_at_what_is_decoded(model.pipeline)
         try:
             images = model.pipeline(
@@ -130,6 +140,7 @@ def draw_with_pipeline(
                 height=height,
                 width=width,
                 output_type="np",
+                **({"callback_on_step_end": told} if tells else {}),
             ).images
         except Exception as error:  # a ValueError for what a pipeline refuses, any kind where its parts do not fit
             if out_of_memory(error):

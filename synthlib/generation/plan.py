@@ -5,14 +5,16 @@ An image is a function of its row, the checkpoint, and (device, precision, batch
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from synthlib.data.datasets import DatasetSpec
-from synthlib.generation.prompts import SLOTS, sources, variant_places, variants
+from synthlib import hub, paths
+from synthlib.data.datasets import DatasetSpec, check_distinct, read_prompts, read_spec
+from synthlib.generation.prompts import DOMAIN_TRICKS, SLOTS, check_words, prompts_of, sources, variant_places, variants
+from synthlib.inputs import InputError
 from synthlib.names import IMAGE_TRICKS
 from synthlib.settings import GenerateSettings
 
@@ -52,6 +54,33 @@ class Slice:
     group: Group
     first: int
     last: int
+
+
+def plan_spec(settings: GenerateSettings) -> DatasetSpec:
+    """The data set of a plan, with its prompts. No torch is imported for this, so that what is wrong is known in a second.
+
+    InputError: an unknown data set, class or domain, no template for the trick, prompts that are not there, or a word that the
+    model does not know, as far as the model is on this machine.
+    """
+    spec = read_spec(settings.dataset, settings.classes, settings.domains)
+    check_distinct((words, name) for name, words in spec.classes.items())
+    if settings.trick == "prompt_list":
+        file = paths.resolve(settings.prompts_file or paths.prompts_file(settings.dataset))
+        spec = replace(spec, prompts=read_prompts(file, settings.dataset, spec.classes))
+    if settings.trick in IMAGE_TRICKS and settings.noise != "per_image":
+        raise InputError(
+            f"noise is {settings.noise!r} with trick {settings.trick!r}; expected 'per_image': the authors' script has no order "
+            "for images that are conditioned on images."
+        )
+    templates = {"multi_domain" if drawn in DOMAIN_TRICKS else drawn for drawn in sources(settings.trick, 3)}
+    if lacking := templates - {*spec.templates, "prompt_list", *IMAGE_TRICKS}:
+        raise InputError(
+            f"data set {settings.dataset!r} has no template for {', '.join(sorted(lacking))}; expected one, such as "
+            f"'an image of a {{class}}': add it to {paths.dataset_files()[settings.dataset]}."
+        )
+    if settings.trick not in IMAGE_TRICKS and (model := hub.find(settings.model, settings.revision)):
+        check_words(model, prompts_of(spec, settings.trick, settings.images_per_class))
+    return spec
 
 
 def groups(settings: GenerateSettings, spec: DatasetSpec) -> list[Group]:

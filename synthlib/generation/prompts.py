@@ -1,8 +1,13 @@
 """Prompts: what each trick asks the text-to-image model for, class by class and image by image."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
 
+from synthlib import paths
 from synthlib.data.datasets import DatasetSpec
+from synthlib.files import read_json
 from synthlib.inputs import InputError
 from synthlib.names import MERGED_TRICKS
 
@@ -56,3 +61,32 @@ def prompts_of(spec: DatasetSpec, trick: str, images_per_class: int) -> list[str
     if any(not prompt.strip() for prompt in found):
         raise InputError(f"trick {trick!r} gives an empty prompt; expected words in the class names and templates.")
     return list(found)
+
+
+def check_words(model: Path, prompts: Sequence[str]) -> None:
+    """InputError where a model's folder has a tokenizer of whole words, and a prompt has others; it lists the words it knows.
+
+    CLIP's byte-pair vocabulary spells any word. What cannot be read is refused when the model is opened.
+    """
+    file = model / "tokenizer" / "tokenizer.json"
+    content = read_json(file)
+    words_only = isinstance(content, dict) and content.get("model") or {}
+    if not isinstance(words_only, dict) or words_only.get("type") != "WordLevel":
+        return
+    from tokenizers import Tokenizer
+
+    try:
+        tokenizer = Tokenizer.from_file(str(file))
+    except Exception:  # its own kind for what is malformed
+        return
+    special = {word["content"] for word in content.get("added_tokens", ())}
+    unknown = tokenizer.token_to_id(words_only["unk_token"])
+    words = sorted({word for prompt in prompts for word in prompt.lower().split()})
+    strange = [word for word in words if unknown in tokenizer.encode(word, add_special_tokens=False).ids]
+    if strange:
+        known = ", ".join(sorted(tokenizer.get_vocab().keys() - special))
+        name = "the embedded model" if model == paths.embedded_model() else model
+        raise InputError(
+            f"{name} does not know {', '.join(map(repr, strange))}; expected some of the words that it knows: {known}; choose "
+            "among these, or name a model that knows more, such as CompVis/stable-diffusion-v1-4."
+        )

@@ -1,5 +1,6 @@
 """The diffusion loop: one prompt, guidance scale and noise per image of a batch, which no pipeline takes."""
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -55,6 +56,7 @@ def denoise(
     noise: torch.Tensor,
     num_inference_steps: int,
     guidance_until: float = 1.0,
+    after_step: Callable[[float], None] = lambda share: None,
 ) -> torch.Tensor:
     """Noise float32 [B, C, h, w] -> latents float32 [B, C, h, w] on the checkpoint's device.
 
@@ -64,6 +66,7 @@ def denoise(
     eps(text), so those images skip the pass without text. DDIM (Song et al. 2021) with eta 0. Latents and their update stay
     in float32, whatever the UNet's precision.
     guidance_until < 1 is lossy: after that share of the steps nothing is guided (Kynkaanniemi et al. 2024 guide an interval).
+    after_step is called after each step with the share of the work that it was.
     """
     unet, device, scheduler = checkpoint.unet, checkpoint.device, _scheduler(num_inference_steps)
     latents = noise.to(device)
@@ -89,6 +92,7 @@ def denoise(
         if len(guided):
             with_text[guided] = without + scale * (with_text[guided] - without)
         latents = scheduler.step(with_text, timestep, latents, eta=0.0, return_dict=False)[0]
+        after_step(1 / num_inference_steps)
     return latents
 
 

@@ -35,7 +35,6 @@ TAGS += " span strong sub summary sup table tbody td tfoot th thead tr ul"
 # The id: papermill links to the cell that failed.
 ATTRIBUTES = {"a": ["href"], "img": ["src", "alt", "width", "height"], "span": ["id"]}
 ATTRIBUTES["*"] = ["class", "title", "colspan", "rowspan", "scope", "start"]
-NO_WIDGETS = re.compile(r"^.*TqdmWarning: IProgress not found.*\n?(?:^  from \.autonotebook.*\n?)?", re.MULTILINE)
 REPORT = re.compile(r"(?:[\w.-]+/)*report\.html(#[\w.-]*)?")
 SECTIONS = ("gallery", "mistakes")  # of a report, beside its cards
 PHONE = 42  # characters of code that a line of a phone holds
@@ -212,7 +211,6 @@ def _body(notebook: bytes) -> "BeautifulSoup":
 def _to_show(output: "NotebookNode") -> bool:
     """Whether an output has something to show here; takes away what has no place in a page without script."""
     if output.output_type == "stream":
-        output.text = NO_WIDGETS.sub("", output.text) if output.name == "stderr" else output.text
         return bool(output.text)
     if output.output_type in ("display_data", "execute_result"):
         if "application/javascript" in output.data:

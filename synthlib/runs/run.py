@@ -44,6 +44,26 @@ def run_step(notebook: str, parameters: dict[str, Any], log: bool = False) -> st
         return "done"
 
 
+def outcome_text(notebook: str, parameters: dict[str, Any]) -> str:
+    """What a finished step has made, and which step takes it from there."""
+    parameters = complete(notebook, parameters)
+    folder = parameters["run_dir"]
+    made = {end: receipts.output_names(folder, end) for end in ("", ".parquet", ".safetensors")}
+    if notebook == "01_generate":
+        from pyarrow.parquet import read_metadata
+
+        n = sum(read_metadata(paths.resolve(folder) / name).num_rows for name in made[".parquet"])
+        return f"{n} images in {folder}\nNext: 02_train with generated_dir {folder!r}"
+    if notebook == "02_train":
+        n = len(made[".safetensors"])
+        return f"{n} checkpoint{'s' * (n > 1)} in {folder}\nNext: 03_eval with trained_dir {folder!r}"
+    if notebook == "03_eval":
+        from synthlib.results.compare import cell_text
+
+        return f"{cell_text(folder)}\nRows: {folder}/results.csv\nNext: 04_figures with evaluated_dirs [{folder!r}]"
+    return f"{len(made[''])} files in {parameters.get('figures_dir') or folder}"
+
+
 def _print_into(file: Path) -> None:
     """From now on this process prints into a file, what its kernel's own libraries print included."""
     with open(file, "wb") as log:
