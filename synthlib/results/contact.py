@@ -18,7 +18,7 @@ from synthlib.data.describe import read_rows
 from synthlib.data.shards import decode_image, join_shards, read_table, shard_classes, stacked
 from synthlib.files import write_atomic
 from synthlib.results import trick_label, trick_order
-from synthlib.results.style import GREY, use_style
+from synthlib.results.style import GREY, explain_boxes, use_style
 
 DPI = 100
 MANY = 20  # classes; of more, images are shown smaller
@@ -91,7 +91,9 @@ def _title(folder: Path, rows: pa.Table) -> str:
         f"trick {', '.join(map(trick_label, tricks))}",
         "prompts unknown" if unknown else "",
     ]
-    return f"{name}: {'; '.join(filter(None, words))}"
+    title = f"{name}: {'; '.join(filter(None, words))}"
+    boxes = explain_boxes([title, *shard_classes(rows)])
+    return f"{title}. {boxes}" if boxes else title
 
 
 def _draw_sheet(shown: list[np.ndarray], classes: list[str], counts: list[int], title: str, per_class: int) -> Figure:

@@ -185,8 +185,8 @@ def save_figure(figure: Figure, stem: str | Path, note: str) -> list[Path]:
 
     The note also says where a box stands for a letter that the font lacks.
     """
-    boxes = ["A box stands for a letter that the font of figures lacks."] if _lacks_letters(figure, note) else []
-    add_note(figure, " ".join(filter(None, [note, *boxes])))
+    boxes = explain_boxes([note, *(text.get_text() for text in figure.findobj(Text))])
+    add_note(figure, " ".join(filter(None, [note, boxes])))
     stem = Path(stem)
     undated = {"png": {"Software": None}, "pdf": {"CreationDate": None, "Creator": None, "Producer": None}}
     made = []
@@ -254,11 +254,11 @@ def over_words(methods: Iterable[str]) -> str:
     return f"replicates {min(seeds)}".strip() if len(seeds) == 1 else "replicates"
 
 
-def _lacks_letters(figure: Figure, note: str) -> bool:
-    """Whether a figure or its note has letters that are not in the font."""
+def explain_boxes(words: Iterable[str]) -> str:
+    """The sentence for a figure with letters that the font does not have; "" where it has them all."""
     font = mpl.font_manager.get_font(mpl.font_manager.findfont(mpl.font_manager.FontProperties()))
-    words = [note, *(text.get_text() for text in figure.findobj(Text))]
-    return any(not font.get_char_index(ord(letter)) for letter in set("".join(words)) if letter.isprintable())
+    lacking = any(not font.get_char_index(ord(letter)) for letter in set("".join(words)) if letter.isprintable())
+    return "A box stands for a letter that the font of figures lacks." if lacking else ""
 
 
 def _datasets_once(whats: Sequence[str]) -> list[str]:
