@@ -1,3 +1,4 @@
 """synthlib: can a classifier be trained from class names alone? The kit that re-runs Shipard et al. (2023)."""
 
 __version__ = "0.1.0"
+REPOSITORY = "https://github.com/synthlib/synthlib"  # as in pyproject.toml; servers are told it

@@ -31,6 +31,7 @@ HOSTED = {
     "EuroSat_generated_merged_64": Hosted("eurosat", "merged", MERGED),
 }
 REAL = ("cifar10", "cifar100", "eurosat")
+REAL_LICENCES = {"cifar10": "not stated by its makers", "cifar100": "not stated by its makers", "eurosat": "mit"}
 
 
 def hosted_name(dataset: str, trick: str) -> str:
