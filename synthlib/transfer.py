@@ -190,9 +190,10 @@ def fetch_small(url: str, name: str, most: int) -> bytes:
 
 
 def ask(method: str, url: str, headers: Mapping[str, str]) -> "requests.Response":
-    """An answer, its body not read yet. Raises requests' HTTPError for a status from 400 on, and other OSErrors."""
+    """An answer, its body not read yet. Raises requests' HTTPError for a status from 400 on, and other OSErrors; offline too."""
     import requests
 
+    refuse_offline()
     as_is = lambda request: request  # noqa: E731 (an `auth`, so that nothing of the user's ~/.netrc is sent)
     answer = requests.request(method, url, headers={**PLAIN, **headers}, stream=True, timeout=TIMEOUT, auth=as_is)
     if answer.status_code >= 400:
@@ -224,8 +225,8 @@ def patiently(call: Callable[[], T], url: str, what: str, so_far: Callable[[], i
                 raise
             waits -= 1
             print(
-                f"{host_of(url)} answered {status_of(error)} for {what} and asks to wait {seconds:.0f} s: waiting, as at most "
-                f"{WAITS} times.",
+                f"{host_of(url)} answered {status_of(error)} for {what}: waiting {seconds:.0f} s, as it asks "
+                f"(wait {WAITS - waits} of at most {WAITS}).",
                 flush=True,
             )
         sleep(seconds)
@@ -255,11 +256,11 @@ def advice(answer: Any, elsewhere: str, kept: str = "") -> str:
         return f"it refuses this client, {AGENT}, or this network, and would again: {elsewhere}"
     if status in (404, 410):
         return f"it does not have that: {elsewhere}"
-    if seconds is not None:
+    if seconds is not None and seconds > LONGEST_WAIT:  # else we waited in vain
         when = datetime.now() + timedelta(seconds=seconds)
-        return f"it has too many requests: run the same command in {_span(seconds)}, after {when:%Y-%m-%d %H:%M}{kept}"
+        return f"it asks to come back: run the same command in {_span(seconds)}, after {when:%Y-%m-%d %H:%M}{kept}"
     if status == 429:
-        return f"it has too many requests and does not say for how long: run the same command in an hour{kept}"
+        return f"it has too many requests and does not say how long that lasts: run the same command in an hour{kept}"
     if status >= 500 or status == 408:
         return f"a fault over there: try again later{kept}"
     return f"expected the file: {elsewhere}"

@@ -50,7 +50,7 @@ class RecordServer(http.server.ThreadingHTTPServer):
         self.busy = 0  # requests that get 429 before others are answered
         self.retry_after = ""  # which 429 and 503 say then
         self.agents: set[str] = set()
-        self.refuses = ("python", "Mozilla")  # beginnings of agents that get 403, as Zenodo does it
+        self.refuses = ("python", "httpx", "mozilla")  # beginnings of agents that get 403, as Zenodo does it
         self.closing = threading.Event()
         threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
 
@@ -119,7 +119,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         server.asked.append(
             (self.command, self.path, self.headers.get("Range", ""), self.headers.get("Authorization", ""))
         )
-        if not agent or agent.startswith(server.refuses):
+        if not agent or agent.lower().startswith(server.refuses):
             return self.answer(403, b"the User-Agent does not name its client")
         if server.busy:
             server.busy -= 1

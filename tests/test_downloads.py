@@ -372,12 +372,8 @@ def hub_cifar(home, hub_server, monkeypatch):  # noqa: F811
     def serve_hub(name):
         repository, commit, _ = downloads.HUB_CIFAR[name]
         monkeypatch.setitem(downloads.HUB_CIFAR, name, (repository, commit, {"train": 2, "test": 1}))
-        labels, hub_server.main, hub_server.card, hub_server.tags = (
-            list(range(len(hub_names(name))))[::-1],
-            commit,
-            None,
-            ["license:unknown"],
-        )
+        labels = list(range(len(hub_names(name))))[::-1]
+        hub_server.main, hub_server.card, hub_server.tags = commit, None, ["license:unknown"]
         hub_server.files = {"README.md": b"#", "data/train-00000-of-00001.parquet": parquet(name, 2 * labels),
                         "data/test-00000-of-00001.parquet": parquet(name, labels)}  # fmt: skip
         return hub_server
@@ -395,13 +391,13 @@ def test_cifar_comes_from_the_hub_at_its_commit_counted_and_with_our_classes(
     assert f"Fetching datasets/{repository} at {commit[:7]}: 2 files" in said and "licence unknown" in said
     assert f"{name}, train: {2 * n} images of {n} classes, 2 each; 0 exact duplicates, 0 black images." in said
     assert f"{name}, test: {n} images of {n} classes, 1 each" in said and record_server.asked == []
-    for given in ("", str(home / name), str(home / name / "parquet")):
+    for given in ("", str(home / name), str(home / name / "hub")):
         test, pool = load_real(name, "test", given), load_real(name, "pool", given)
         assert test.classes == list(read_spec(name).classes) and test.in_file_order
         assert test.labels.tolist() == list(range(n))[::-1] and pool.labels.tolist() == 2 * list(range(n))[::-1]
         assert test.images[:, :, 5, 5].tolist() == [[2 * (n - 1 - i), i, 7] for i in range(n)]
         assert len({*test.ids, *pool.ids}) == 3 * n
-    origin = read_json(home / name / "parquet" / "origin.json")
+    origin = read_json(home / name / "hub" / "origin.json")
     sums = {hashlib.sha256(data).hexdigest() for file, data in hub.files.items() if file.endswith("parquet")}
     assert origin["revision"] == commit and set(origin["sha256"].values()) == sums
     hub.asked.clear()
@@ -411,7 +407,7 @@ def test_cifar_comes_from_the_hub_at_its_commit_counted_and_with_our_classes(
 def test_a_damaged_file_of_the_hubs_cifar_is_named_and_brought_again(hub_cifar, home):
     hub_cifar("cifar10")
     download("cifar10")
-    file = home / "cifar10" / "parquet" / "test" / "test-00000-of-00001.parquet"
+    file = home / "cifar10" / "hub" / "test" / "test-00000-of-00001.parquet"
     file.write_bytes(file.read_bytes()[:-1] + b"x")
     with pytest.raises(InputError, match=f"{file.name} of cifar10 is damaged.*`synthlib download cifar10`"):
         load_real("cifar10", "test")
@@ -443,15 +439,13 @@ def test_where_the_hubs_cifar_cannot_be_had_torchvisions_file_is_taken_and_that_
     assert cli.main(["download", "cifar10"]) == 0
     assert f"So torchvision's file is taken, from {record_server.address}" in capsys.readouterr().out
     assert len(kind(home / "cifar10")) == 20 and len(load_real("cifar10", "test").labels) == 10
-    assert not (home / "cifar10" / "parquet").exists()
+    assert not (home / "cifar10" / "hub").exists()
 
 
-def test_any_mirror_of_torchvisions_cifar_can_be_named_and_torchvisions_files_count_where_both_are(
-    hub_cifar, record_server, home, monkeypatch, capsys
-):
+def test_any_mirror_of_torchvisions_cifar_can_be_named(hub_cifar, record_server, home, monkeypatch):
     kind, file = serve_cifar(record_server, monkeypatch, "cifar10")
     hub = hub_cifar("cifar10")
-    monkeypatch.setattr(kind, "url", "http://127.0.0.1:9/slow.tar.gz")
+    monkeypatch.setattr(kind, "url", f"http://127.0.0.1:9/{kind.filename}")
     for wrong in ("ftp://mirror", "mirror.org"):
         monkeypatch.setenv("SYNTHLIB_CIFAR", wrong)
         with pytest.raises(InputError, match="SYNTHLIB_CIFAR"):
@@ -463,8 +457,14 @@ def test_any_mirror_of_torchvisions_cifar_can_be_named_and_torchvisions_files_co
     file.sent = None
     download("cifar10")
     assert hub.asked == [] and load_real("cifar10", "test").ids[0] == "cifar10-test-00000"
-    (home / "cifar10" / "parquet").mkdir()
-    assert load_real("cifar10", "test").ids[0] == "cifar10-test-00000"
+
+
+def test_torchvisions_files_that_are_not_whole_do_not_hide_the_hubs_copy(hub_cifar, record_server, home, monkeypatch):
+    kind, _ = serve_cifar(record_server, monkeypatch, "cifar10")
+    (home / "cifar10" / kind.base_folder).mkdir(parents=True)
+    hub = hub_cifar("cifar10")
+    download("cifar10")
+    assert hub.asked and record_server.downloads() == [] and len(load_real("cifar10", "test").labels) == 10
 
 
 def test_a_slow_cifar_names_the_other_address(hub_cifar, record_server, home, monkeypatch, capsys):

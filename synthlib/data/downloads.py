@@ -106,9 +106,10 @@ def _bring_cifar(name: str, folder: Path) -> None:
     import torchvision.datasets
 
     kind = getattr(torchvision.datasets, name.upper())
-    address = records.mirror("SYNTHLIB_CIFAR", "")
+    named = address = records.mirror("SYNTHLIB_CIFAR", "")
     with contextlib.suppress(InputError):
         return readers.check_copy(folder / readers.COPY, name)
+    shutil.rmtree(folder / readers.COPY, ignore_errors=True)  # that is not whole
     with contextlib.suppress(RuntimeError):  # not there, or not whole
         kind(folder)
         return
@@ -119,7 +120,8 @@ def _bring_cifar(name: str, folder: Path) -> None:
         except InputError as error:
             print(f"{error} So torchvision's file is taken, from {usual}.", flush=True)
             address = usual
-    other = f"the hub's copy, https://huggingface.co/datasets/{HUB_CIFAR[name][0]}, is asked for where SYNTHLIB_CIFAR is not set"
+    other = f"the hub's copy is https://huggingface.co/datasets/{HUB_CIFAR[name][0]}"
+    other += ", taken without SYNTHLIB_CIFAR" if named else "; SYNTHLIB_CIFAR names any mirror of this"
     file = _real_file(kind.filename, f"{address}/{kind.filename}", kind.tgz_md5, name, folder, f"{other}; ")
     records.fetch(file, folder)
     kind(folder, download=True)  # unpacks it
@@ -145,7 +147,6 @@ def _cifar_from_hub(name: str, folder: Path, elsewhere: str) -> None:
                 f"{max(counts.values())} of a class; expected {each} of each of {len(source.classes)}."
             )
     write_json(part / readers.ORIGIN, {"repository": repository, "revision": commit, "sha256": sums})
-    shutil.rmtree(folder / readers.COPY, ignore_errors=True)  # that is not whole
     part.rename(folder / readers.COPY)
 
 

@@ -83,7 +83,7 @@ def read_cifar(dataset: str, train: bool, folder: Path) -> tuple[torch.Tensor, t
 
 # --- CIFAR, as the hub has it -----------------------------------------------------------------------------------------
 
-COPY, ORIGIN = "parquet", "origin.json"  # the folder that `synthlib download` puts it into, with where it is from
+COPY, ORIGIN = "hub", "origin.json"  # the folder that `synthlib download` puts it into, with where it is from
 
 
 def check_copy(folder: Path, dataset: str) -> None:

@@ -33,8 +33,7 @@ def load_real(
     - eurosat: test is all images, pool what `readers.in_eurosat_pool` says by file name, about 20 % of each class.
     - any other: test is all images. A folder of train/ and test/ (or validation/) has the pool in train/.
 
-    real_dir: class folders, an archive of them, a packed .npz, Parquet files, or the folder that torchvision reads (of it and the
-    hub's copy of CIFAR the first counts, whose order is known); empty: the
+    real_dir: class folders, an archive of them, a packed .npz, Parquet files, or the folder that torchvision reads; empty: the
     digits that come with scikit-learn, or where `synthlib download` puts the others. A relative path is below the root. "own"
     needs a real_dir, and has its classes.
     image_size: images that differ in size are cropped to a square in the middle and resized to it (bilinear); those of one size
@@ -60,7 +59,7 @@ def load_real(
         images, labels, found = readers.read_cifar(dataset, split == "pool", place)
         ids = [f"{dataset}-{'train' if split == 'pool' else 'test'}-{i:05d}" for i in range(len(labels))]
         return _chosen(ImageSet(images, labels, found, ids, True), dataset, classes, f"{dataset} in {place}")
-    if dataset in CIFAR and place.name == readers.COPY and (place / readers.ORIGIN).is_file():
+    if dataset in CIFAR and _is_copy(place):
         readers.check_copy(place, dataset)
     return _load_source(dataset, split, place, classes, image_size)
 
@@ -119,14 +118,21 @@ def _place(dataset: str, real_dir: str) -> Path | None:
     if dataset in CIFAR and place.name in ("cifar-10-batches-py", "cifar-100-python"):
         return place.parent  # torchvision is told of the folder above
     inner = (place / "eurosat" / "2750", place / "2750") if dataset == "eurosat" else ()
-    if dataset in CIFAR and not (place / readers.cifar_folder(dataset)).is_dir():
-        inner = (place / readers.COPY,)
+    if dataset in CIFAR and _is_copy(place / readers.COPY):
+        return place / readers.COPY
     return next((folder for folder in inner if folder.is_dir()), place)
+
+
+def _is_copy(place: Path) -> bool:
+    """Whether a folder is the hub's copy of CIFAR that `synthlib download` put there."""
+    return place.name == readers.COPY and (place / readers.ORIGIN).is_file()
 
 
 def _is_torchvisions(dataset: str, place: Path, real_dir: str) -> bool:
     """Whether CIFAR is looked for in torchvision's files: always, unless the hub's copy is there or a real_dir holds another."""
-    if place.name != readers.COPY and (not real_dir or not place.exists()):
+    if _is_copy(place):
+        return False
+    if not real_dir or not place.exists():
         return True
     return place.is_dir() and ((place / readers.cifar_folder(dataset)).is_dir() or not readers.visible(place))
 
