@@ -216,12 +216,11 @@ def _download(options: argparse.Namespace) -> None:
     from synthlib.data.hosted import HOSTED, REAL_LICENCES
 
     if not options.name:
-        rows = [("real images", "of", "trick", "size", "licence")]
-        rows += [(name, name, "none", "not known", licence) for name, licence in REAL_LICENCES.items()]
-        rows += [("synthetic, hosted by the paper's authors", "of", "trick", "size", "licence")]
+        rows = [("name", "data set", "images", "size", "licence")]
+        rows += [(name, name, "real", "not known", licence) for name, licence in REAL_LICENCES.items()]
         rows += [(name, hosted.dataset, hosted.trick, "not known", "not known") for name, hosted in HOSTED.items()]
         for name, dataset, trick, size, licence in rows:
-            print(f"{name:<41} {dataset:<9} {trick:<16} {size:<10} {licence}")
+            print(f"{name:<35} {dataset:<9} {trick:<16} {size:<10} {licence}")
         print(
             "What is not known here is asked where a set lies, and said before its first byte: `synthlib download NAME`."
         )
