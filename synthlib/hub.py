@@ -20,6 +20,7 @@ from synthlib.inputs import InputError
 INDEX = "model_index.json"
 HUB_ID = re.compile(r"(?!.*(?:--|\.\.))(?!.{97})\w(?:[\w.-]*\w)?/\w(?:[\w.-]*\w)?", re.ASCII)
 MIRROR = "HF_ENDPOINT names a mirror"
+PARQUET = re.compile(r"(\w[\w.-]*/)*\w[\w.-]*\.parquet", re.ASCII)  # a path that leads nowhere else
 COMMIT = re.compile(r"[0-9a-f]{40}")
 # One file, or shards and their index; variants such as model.fp16.safetensors do not match.
 WEIGHTS = re.compile(r"(diffusion_pytorch_)?model((-\d+-of-\d+)?\.safetensors|\.safetensors\.index\.json)")
@@ -114,7 +115,7 @@ def fetch_parquet(dataset: str, revision: str, elsewhere: str) -> list[Path]:
     name = f"datasets/{dataset}"
 
     def bring(info: Any, host: str) -> list[Path]:
-        listed = [file for file in info.siblings or [] if file.rfilename.endswith(".parquet")]
+        listed = [file for file in info.siblings or [] if PARQUET.fullmatch(file.rfilename)]
         snapshot = _bring(name, info, listed, host, elsewhere)
         return sorted(_check_cached(snapshot / file.rfilename, name) for file in listed)
 

@@ -260,7 +260,7 @@ def advice(answer: Any, elsewhere: str, kept: str = "") -> str:
         when = datetime.now() + timedelta(seconds=seconds)
         return f"it asks to come back: run the same command in {_span(seconds)}, after {when:%Y-%m-%d %H:%M}{kept}"
     if status == 429:
-        return f"it has too many requests and does not say how long that lasts: run the same command in an hour{kept}"
+        return f"it has too many requests: run the same command in an hour{kept}"
     if status >= 500 or status == 408:
         return f"a fault over there: try again later{kept}"
     return f"expected the file: {elsewhere}"

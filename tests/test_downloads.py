@@ -424,13 +424,17 @@ def unlike(hub, how):
         hub.sent_instead["data/test-00000-of-00001.parquet"] = b"page"
     elif how == "no Parquet":
         hub.files = {"README.md": b"#"}
+    elif how == "paths that lead out":
+        hub.files = {f"../../../../{file}": data for file, data in hub.files.items()}
     elif how == "other counts":
         hub.files["data/test-00000-of-00001.parquet"] = parquet("cifar10", [0, 1, 2, 3, 4, 5, 6, 7, 8, 8])
     elif how == "other classes":
         hub.files["data/train-00000-of-00001.parquet"] = parquet("cifar100", 2 * list(range(10)))
 
 
-@pytest.mark.parametrize("how", ["refuses", "is busy", "damaged", "no Parquet", "other counts", "other classes"])
+@pytest.mark.parametrize(
+    "how", ["refuses", "is busy", "damaged", "no Parquet", "paths that lead out", "other counts", "other classes"]
+)
 def test_where_the_hubs_cifar_cannot_be_had_torchvisions_file_is_taken_and_that_is_said(
     hub_cifar, record_server, home, monkeypatch, capsys, how
 ):
@@ -439,7 +443,11 @@ def test_where_the_hubs_cifar_cannot_be_had_torchvisions_file_is_taken_and_that_
     assert cli.main(["download", "cifar10"]) == 0
     assert f"So torchvision's file is taken, from {record_server.address}" in capsys.readouterr().out
     assert len(kind(home / "cifar10")) == 20 and len(load_real("cifar10", "test").labels) == 10
-    assert not (home / "cifar10" / "hub").exists()
+    assert not (home / "cifar10" / "hub").exists() and {path.name for path in home.parent.iterdir()} <= {
+        "data",
+        "cache",
+        "hub_cache",
+    }
 
 
 def test_any_mirror_of_torchvisions_cifar_can_be_named(hub_cifar, record_server, home, monkeypatch):
