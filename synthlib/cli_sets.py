@@ -227,13 +227,20 @@ def _with_probed_batch(settings: GenerateSettings) -> GenerateSettings:
 
 
 def _download(options: argparse.Namespace) -> None:
-    from synthlib.data.downloads import HOSTED, REAL, download
+    from synthlib.data.hosted import HOSTED, REAL_LICENCES
 
     if not options.name:
-        print(f"real images: {', '.join(REAL)}\nsynthetic, hosted by the paper's authors:")
-        for name, hosted in HOSTED.items():
-            print(f"  {name:<40} {hosted.dataset:<9} {hosted.trick}")
+        rows = [("name", "data set", "images", "size", "licence")]
+        rows += [(name, name, "real", "not known", licence) for name, licence in REAL_LICENCES.items()]
+        rows += [(name, hosted.dataset, hosted.trick, "not known", "not known") for name, hosted in HOSTED.items()]
+        for name, dataset, trick, size, licence in rows:
+            print(f"{name:<35} {dataset:<9} {trick:<16} {size:<10} {licence}")
+        print(
+            "What is not known here is asked where a set lies, and said before its first byte: `synthlib download NAME`."
+        )
         return
+    from synthlib.data.downloads import download  # takes seconds
+
     folder = download(options.name)
     if options.name in HOSTED:
         _print_description(folder)

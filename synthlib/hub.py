@@ -19,6 +19,8 @@ from synthlib.inputs import InputError
 
 INDEX = "model_index.json"
 HUB_ID = re.compile(r"(?!.*(?:--|\.\.))(?!.{97})\w(?:[\w.-]*\w)?/\w(?:[\w.-]*\w)?", re.ASCII)
+MIRROR = "HF_ENDPOINT names a mirror"
+PARQUET = re.compile(r"(\w[\w.-]*/)*\w[\w.-]*\.parquet", re.ASCII)  # a path that leads nowhere else
 COMMIT = re.compile(r"[0-9a-f]{40}")
 # One file, or shards and their index; variants such as model.fp16.safetensors do not match.
 WEIGHTS = re.compile(r"(diffusion_pytorch_)?model((-\d+-of-\d+)?\.safetensors|\.safetensors\.index\.json)")
@@ -106,7 +108,21 @@ def fetch_one(model: str, file: str, revision: str = "", instead: str = "") -> P
     return _fetch(model, commit or revision, file, find_one, bring_one)
 
 
-def _fetch(model: str, revision: str, file: str, find: Callable, download: Callable) -> Path:
+def fetch_parquet(dataset: str, revision: str, elsewhere: str) -> list[Path]:
+    """The Parquet files of a hub's data set (owner/name) at a commit, by their names: announced, resumed, verified and refused
+    as by `fetch`. elsewhere: where else they are, in words.
+    """
+    name = f"datasets/{dataset}"
+
+    def bring(info: Any, host: str) -> list[Path]:
+        listed = [file for file in info.siblings or [] if PARQUET.fullmatch(file.rfilename)]
+        snapshot = _bring(name, info, listed, host, elsewhere)
+        return sorted(_check_cached(snapshot / file.rfilename, name) for file in listed)
+
+    return _fetch(name, revision, "", lambda commit: None, bring)
+
+
+def _fetch(model: str, revision: str, file: str, find: Callable, download: Callable) -> Any:
     """What find(commit) has, else what download(info, host) brings, once among steps that run side by side."""
     from huggingface_hub import HfApi, constants, errors
     from huggingface_hub.utils import WeakFileLock
@@ -116,9 +132,12 @@ def _fetch(model: str, revision: str, file: str, find: Callable, download: Calla
     lock = store.parent / ".locks" / store.name / "synthlib.lock"
     try:
         transfer.refuse_offline()
-        info = HfApi(endpoint=host).model_info(model, revision=revision, files_metadata=True, timeout=30)
-        if not COMMIT.fullmatch(info.sha or ""):
-            raise ValueError("no commit")
+        kind, repository = _repository(model)
+        given = {"repo_type": kind, "revision": revision, "files_metadata": True, "timeout": 30}
+        api = HfApi(endpoint=host, headers=dict(transfer.PLAIN))
+        info = transfer.patiently(lambda: api.repo_info(repository, **given), host, model)
+        if not COMMIT.fullmatch(info.sha or "") or (COMMIT.fullmatch(revision) and info.sha != revision):
+            raise ValueError("no commit, or another one")
         lock.parent.mkdir(parents=True, exist_ok=True)
         with WeakFileLock(lock):
             found = find(info.sha) or download(info, host)
@@ -136,25 +155,26 @@ def _refusal(error: Exception, model: str, revision: str, host: str, file: str) 
     from huggingface_hub import errors
 
     cache = _store(model).parent
-    if isinstance(error, errors.GatedRepoError):
+    answer = transfer.refusal_of(error)
+    if isinstance(error, errors.GatedRepoError) or getattr(answer, "headers", {}).get("X-Error-Code") == "GatedRepo":
         return InputError(f"{model} is gated; accept its licence on {host}/{model}, set HF_TOKEN, and run this again.")
     if isinstance(error, errors.RepositoryNotFoundError):
         return InputError(f"no folder {model} here and no such model at {host}; check it, or set HF_TOKEN if private.")
     if isinstance(error, errors.RevisionNotFoundError):
         return InputError(f"{model} has no revision {revision!r} at {host}; give a branch, a tag or a 40-digit commit.")
-    if isinstance(error, errors.HfHubHTTPError):
-        status = error.response.status_code
-        advice = "check HF_TOKEN" if status in (401, 403) else "try again later (what came is kept)"
-        return InputError(f"{host} answered {status} for {model} at {revision}; {advice}.")
+    if answer is not None:
+        advice = transfer.advice(answer, f"check HF_TOKEN and the name, or {MIRROR}", "what came is kept")
+        return InputError(f"{host} answered {answer.status_code} for {model} at {revision}; {advice}.")
     if isinstance(error, (ValueError, KeyError)):
         return InputError(f"{host} does not answer as a Hugging Face hub does; check HF_ENDPOINT and the proxy.")
     if getattr(error, "errno", None) and not isinstance(error, ConnectionError):
         return InputError(f"cannot write into {cache}: {error.strerror}; make room or set HF_HUB_CACHE elsewhere.")
-    why = (str(error).strip() or type(error).__name__).splitlines()[0]
+    if model.startswith("datasets/"):
+        return InputError(f"{model} at {revision}: {host} cannot be reached ({transfer.why(error)}).")
     wanted, given = (f"{model} {file}", f"FOLDER/{file} in its place") if file else (model, "that folder as the model")
     return InputError(
-        f"{wanted} at {revision} is not whole in {cache}, and {host} cannot be reached ({why[:100]}); try again online (what "
-        f"came is kept), or elsewhere run `hf download {wanted} --revision {revision} --local-dir FOLDER` and give {given}."
+        f"{wanted} at {revision} is not whole in {cache}, and {host} cannot be reached ({transfer.why(error)}); try again online "
+        f"(what came is kept), or elsewhere run `hf download {wanted} --revision {revision} --local-dir FOLDER` and give {given}."
     )
 
 
@@ -180,7 +200,7 @@ def _download(model: str, info: Any, host: str, safety: bool) -> Path:
     return snapshot
 
 
-def _bring(model: str, info: Any, files: list[Any], host: str) -> Path:
+def _bring(model: str, info: Any, files: list[Any], host: str, elsewhere: str = MIRROR) -> Path:
     """The snapshot with these of its listed files, fetched in this order, after one line that says what."""
     store, name = _store(model), f"{model} at {info.sha[:7]}"
     snapshot, blobs = store / "snapshots" / info.sha, store / "blobs"
@@ -198,11 +218,11 @@ def _bring(model: str, info: Any, files: list[Any], host: str) -> Path:
         what = f"{len(missing)} files" if len(missing) > 1 else next(iter(missing.values())).rfilename
         print(f"Fetching {name}: {what}, {transfer.amount(size)}, {_licence(info)}, from {host} to {store}", flush=True)
     for file in files:
-        _link(_blob(model, info.sha, file, host), snapshot / file.rfilename)
+        _link(_blob(model, info.sha, file, host, elsewhere), snapshot / file.rfilename)
     return snapshot
 
 
-def _blob(model: str, commit: str, file: Any, host: str) -> Path:
+def _blob(model: str, commit: str, file: Any, host: str, elsewhere: str = MIRROR) -> Path:
     """One file in the cache's blobs, fetched where it is not there, and verified before it gets its name.
 
     Not by hf_hub_download: since version 2 that throws a partial file away; here a later call goes on with it.
@@ -210,14 +230,14 @@ def _blob(model: str, commit: str, file: Any, host: str) -> Path:
     from huggingface_hub import hf_hub_url
     from huggingface_hub.utils import build_hf_headers
 
-    name, (size, promised) = file.rfilename, _promised(file)
+    (kind, repository), name, (size, promised) = _repository(model), file.rfilename, _promised(file)
     blob = _store(model) / "blobs" / promised
     if blob.exists():
         return blob
-    url = hf_hub_url(model, name, revision=commit, endpoint=host)
-    headers = build_hf_headers(library_name="synthlib")
+    url = hf_hub_url(repository, name, repo_type=kind, revision=commit, endpoint=host)
+    headers = build_hf_headers(headers=dict(transfer.PLAIN))
     digest = functools.partial(_digest, like=promised)
-    return transfer.fetch_file(url, blob, f"{name} of {model}", size, promised, digest, headers)
+    return transfer.fetch_file(url, blob, f"{name} of {model}", size, promised, digest, headers, elsewhere)
 
 
 def _check_cached(path: Path, model: str) -> Path:
@@ -247,7 +267,14 @@ def _store(model: str) -> Path:
 
     home = os.environ.get("HF_HOME")
     cache = os.environ.get("HF_HUB_CACHE") or (home and f"{home}/hub") or constants.HF_HUB_CACHE
-    return Path(os.path.expandvars(cache)).expanduser() / f"models--{model.replace('/', '--')}"
+    kind, repository = _repository(model)
+    return Path(os.path.expandvars(cache)).expanduser() / f"{kind}s--{repository.replace('/', '--')}"
+
+
+def _repository(model: str) -> tuple[str, str]:
+    """ "dataset" and owner/name of datasets/owner/name, as the hub's addresses have it; else "model" and the hub id."""
+    name = model.removeprefix("datasets/")
+    return ("model" if name == model else "dataset"), name
 
 
 def _json(path: Path) -> dict[str, Any]:

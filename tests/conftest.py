@@ -83,20 +83,23 @@ def pytest_terminal_summary(terminalreporter):
 
 
 @pytest.fixture
-def record_server(monkeypatch):
+def record_server(monkeypatch, tmp_path):
     """Zenodo on loopback (local_record.RecordServer), asked in place of the true one, without waits between tries."""
-    import huggingface_hub.file_download
     from huggingface_hub import constants
     from local_record import RecordServer
+
+    from synthlib import transfer
 
     server = RecordServer()
     for name in ("HF_HUB_OFFLINE", "HF_TOKEN"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("SYNTHLIB_ZENODO", server.address)
+    monkeypatch.setenv("HF_ENDPOINT", server.address)  # where there is no hub
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub_cache"))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 4096)  # bytes that are kept when a connection breaks
-    monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.2)
-    monkeypatch.setattr(huggingface_hub.file_download.time, "sleep", lambda seconds: None)  # before it tries again
+    monkeypatch.setattr(transfer, "CHUNK", 4096)  # bytes that are kept when a connection breaks
+    monkeypatch.setattr(transfer, "TIMEOUT", 0.2)
+    monkeypatch.setattr(transfer, "sleep", server.slept.append)  # before it tries again
     yield server
     server.close()

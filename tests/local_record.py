@@ -7,6 +7,7 @@ import json
 import sys
 import tarfile
 import threading
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -29,6 +30,7 @@ class Hosted:
     head_status: int | None = None
     ranges: bool = True  # else Range is ignored
     sent: bytes | None = None  # in place of the data
+    pause: float = 0  # seconds between pieces of 4096 bytes
 
 
 class RecordServer(http.server.ThreadingHTTPServer):
@@ -44,6 +46,11 @@ class RecordServer(http.server.ThreadingHTTPServer):
         self.listings: dict[str, int | bytes] = {}  # a status, or other bytes, in place of a record's listing
         self.asked: list[tuple[str, str, str, str]] = []
         self.endless_sent = 0  # bytes
+        self.slept: list[float] = []  # seconds that a client would have waited
+        self.busy = 0  # requests that get 429 before others are answered
+        self.retry_after = ""  # which 429 and 503 say then
+        self.agents: set[str] = set()
+        self.refuses = ("python", "httpx", "mozilla")  # beginnings of agents that get 403, as Zenodo does it
         self.closing = threading.Event()
         threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
 
@@ -91,6 +98,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self, status: int, body: bytes = b"", length: int | None = None, headers: Mapping[str, str] = {}
     ) -> None:  # noqa: B006
         self.send_response(status)
+        if status in (429, 503) and self.server.retry_after:
+            headers = {"Retry-After": self.server.retry_after, **headers}
         for name, value in {"Content-Length": str(len(body) if length is None else length), **headers}.items():
             self.send_header(name, value)
         self.end_headers()
@@ -106,9 +115,15 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def reply(self) -> None:
         server, path = self.server, self.path.partition("?")[0]
+        server.agents.add(agent := self.headers.get("User-Agent", ""))
         server.asked.append(
             (self.command, self.path, self.headers.get("Range", ""), self.headers.get("Authorization", ""))
         )
+        if not agent or agent.lower().startswith(server.refuses):
+            return self.answer(403, b"the User-Agent does not name its client")
+        if server.busy:
+            server.busy -= 1
+            return self.answer(429)
         parts = path.strip("/").split("/")
         if parts[:2] == ["api", "records"]:
             instead = server.listings.get(parts[2])
@@ -151,6 +166,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             else:
                 file.stalls -= 1
                 server.closing.wait(5)
+            return None
+        if file.pause and self.command == "GET":
+            self.answer(status, b"", length, more)
+            for place in range(0, len(rest), 4096):
+                self.wfile.write(rest[place : place + 4096])
+                time.sleep(file.pause)
             return None
         self.answer(status, rest[:length], length, more)
         self.close_connection = length != len(rest)

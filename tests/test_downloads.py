@@ -2,22 +2,28 @@
 
 import hashlib
 import io
+import json
 import pickle
 import re
+import shutil
 import tarfile
 import zipfile
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from local_record import member, tar_gz
 from PIL import Image
+from test_hub import server as hub_server  # noqa: F401 (a fixture)
 
-from synthlib import cli, receipts
+from synthlib import cli, receipts, transfer
 from synthlib.data import downloads
 from synthlib.data.datasets import read_spec
 from synthlib.data.downloads import HOSTED, download
+from synthlib.data.real import load_real
 from synthlib.data.shards import read_shards
 from synthlib.files import read_json, write_json
 from synthlib.inputs import InputError
@@ -266,7 +272,9 @@ def test_an_unknown_name_is_one_line_with_the_nearest(capsys):
 def test_without_a_name_all_are_listed(capsys):
     assert cli.main(["download"]) == 0
     said = capsys.readouterr().out
-    assert all(name in said for name in HOSTED) and "cifar10, cifar100, eurosat" in said
+    lines = {line.split()[0]: line for line in said.splitlines()}
+    assert all("not known" in lines[name] for name in HOSTED)
+    assert lines["eurosat"].endswith("mit") and "not stated" in lines["cifar10"] and "not stated" in lines["cifar100"]
 
 
 # --- real sets --------------------------------------------------------------------------------------------------------
@@ -334,6 +342,151 @@ def test_a_wrong_cifar_is_refused_before_it_is_unpacked(record_server, home, mon
     said = capsys.readouterr().err
     assert "came damaged" in said and len(said.splitlines()) == 1
     assert not [path for path in (home / "cifar10").iterdir() if not path.name.startswith(".")]
+
+
+def hub_names(name):
+    """The class names of the hub's copies; CIFAR100's has a slip of the pen."""
+    return [{"crab": "cra"}.get(word, word) for word in read_spec(name).classes]
+
+
+def parquet(name, labels):
+    """A file as the hub has it: image i has red 2 x label, green i."""
+    columns = (
+        {"label": hub_names(name)} if name == "cifar10" else {"fine_label": hub_names(name), "coarse_label": ["a", "b"]}
+    )
+    images = []
+    for i, label in enumerate(labels):
+        Image.new("RGB", (32, 32), (2 * label, i % 256, 7)).save(file := io.BytesIO(), "PNG")
+        images.append({"bytes": file.getvalue(), "path": None})
+    table = pa.table({"img": images} | {column: [k % len(of) for k in labels] for column, of in columns.items()})
+    features = {"img": {"_type": "Image"}} | {c: {"names": of, "_type": "ClassLabel"} for c, of in columns.items()}
+    table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    pq.write_table(table, sink := io.BytesIO())
+    return sink.getvalue()
+
+
+@pytest.fixture
+def hub_cifar(home, hub_server, monkeypatch):  # noqa: F811
+    """serve(name): a hub with two training images and a test image of each class, last class first."""
+
+    def serve_hub(name):
+        repository, commit, _ = downloads.HUB_CIFAR[name]
+        monkeypatch.setitem(downloads.HUB_CIFAR, name, (repository, commit, {"train": 2, "test": 1}))
+        labels = list(range(len(hub_names(name))))[::-1]
+        hub_server.main, hub_server.card, hub_server.tags = commit, None, ["license:unknown"]
+        hub_server.files = {"README.md": b"#", "data/train-00000-of-00001.parquet": parquet(name, 2 * labels),
+                        "data/test-00000-of-00001.parquet": parquet(name, labels)}  # fmt: skip
+        return hub_server
+
+    return serve_hub
+
+
+@pytest.mark.parametrize(("name", "n"), [("cifar10", 10), ("cifar100", 100)])
+def test_cifar_comes_from_the_hub_at_its_commit_counted_and_with_our_classes(
+    hub_cifar, record_server, home, capsys, name, n
+):
+    hub = hub_cifar(name)
+    assert cli.main(["download", name]) == 0
+    said, (repository, commit, _) = capsys.readouterr().out, downloads.HUB_CIFAR[name]
+    assert f"Fetching datasets/{repository} at {commit[:7]}: 2 files" in said and "licence unknown" in said
+    assert f"{name}, train: {2 * n} images of {n} classes, 2 each; 0 exact duplicates, 0 black images." in said
+    assert f"{name}, test: {n} images of {n} classes, 1 each" in said and record_server.asked == []
+    for given in ("", str(home / name), str(home / name / "hub")):
+        test, pool = load_real(name, "test", given), load_real(name, "pool", given)
+        assert test.classes == list(read_spec(name).classes) and test.in_file_order
+        assert test.labels.tolist() == list(range(n))[::-1] and pool.labels.tolist() == 2 * list(range(n))[::-1]
+        assert test.images[:, :, 5, 5].tolist() == [[2 * (n - 1 - i), i, 7] for i in range(n)]
+        assert len({*test.ids, *pool.ids}) == 3 * n
+    origin = read_json(home / name / "hub" / "origin.json")
+    sums = {hashlib.sha256(data).hexdigest() for file, data in hub.files.items() if file.endswith("parquet")}
+    assert origin["revision"] == commit and set(origin["sha256"].values()) == sums
+    hub.asked.clear()
+    assert cli.main(["download", name]) == 0 and hub.asked == record_server.asked == []
+
+
+def test_a_damaged_file_of_the_hubs_cifar_is_named_and_brought_again(hub_cifar, home):
+    hub_cifar("cifar10")
+    download("cifar10")
+    file = home / "cifar10" / "hub" / "test" / "test-00000-of-00001.parquet"
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    with pytest.raises(InputError, match=f"{file.name} of cifar10 is damaged.*`synthlib download cifar10`"):
+        load_real("cifar10", "test")
+    download("cifar10")
+    assert len(load_real("cifar10", "test").labels) == 10
+
+
+def unlike(hub, how):
+    if how == "refuses":
+        hub.listing_answer = (403, "")
+    elif how == "is busy":
+        hub.file_answer = (429, "")
+    elif how == "damaged":
+        hub.sent_instead["data/test-00000-of-00001.parquet"] = b"page"
+    elif how == "no Parquet":
+        hub.files = {"README.md": b"#"}
+    elif how == "paths that lead out":
+        hub.files = {f"../../../../{file}": data for file, data in hub.files.items()}
+    elif how == "other counts":
+        hub.files["data/test-00000-of-00001.parquet"] = parquet("cifar10", [0, 1, 2, 3, 4, 5, 6, 7, 8, 8])
+    elif how == "other classes":
+        hub.files["data/train-00000-of-00001.parquet"] = parquet("cifar100", 2 * list(range(10)))
+
+
+@pytest.mark.parametrize(
+    "how", ["refuses", "is busy", "damaged", "no Parquet", "paths that lead out", "other counts", "other classes"]
+)
+def test_where_the_hubs_cifar_cannot_be_had_torchvisions_file_is_taken_and_that_is_said(
+    hub_cifar, record_server, home, monkeypatch, capsys, how
+):
+    kind, _ = serve_cifar(record_server, monkeypatch, "cifar10")
+    unlike(hub_cifar("cifar10"), how)
+    assert cli.main(["download", "cifar10"]) == 0
+    assert f"So torchvision's file is taken, from {record_server.address}" in capsys.readouterr().out
+    assert len(kind(home / "cifar10")) == 20 and len(load_real("cifar10", "test").labels) == 10
+    assert not (home / "cifar10" / "hub").exists() and {path.name for path in home.parent.iterdir()} <= {
+        "data",
+        "cache",
+        "hub_cache",
+    }
+
+
+def test_any_mirror_of_torchvisions_cifar_can_be_named(hub_cifar, record_server, home, monkeypatch):
+    kind, file = serve_cifar(record_server, monkeypatch, "cifar10")
+    hub = hub_cifar("cifar10")
+    monkeypatch.setattr(kind, "url", f"http://127.0.0.1:9/{kind.filename}")
+    for wrong in ("ftp://mirror", "mirror.org"):
+        monkeypatch.setenv("SYNTHLIB_CIFAR", wrong)
+        with pytest.raises(InputError, match="SYNTHLIB_CIFAR"):
+            download("cifar10")
+    monkeypatch.setenv("SYNTHLIB_CIFAR", f"{record_server.address}/record/1/files/")
+    file.sent = file.data[:-9] + bytes(9)
+    with pytest.raises(InputError, match="came damaged"):
+        download("cifar10")
+    file.sent = None
+    download("cifar10")
+    assert hub.asked == [] and load_real("cifar10", "test").ids[0] == "cifar10-test-00000"
+
+
+def test_torchvisions_files_that_are_not_whole_do_not_hide_the_hubs_copy(hub_cifar, record_server, home, monkeypatch):
+    kind, _ = serve_cifar(record_server, monkeypatch, "cifar10")
+    (home / "cifar10" / kind.base_folder).mkdir(parents=True)
+    hub = hub_cifar("cifar10")
+    download("cifar10")
+    assert hub.asked and record_server.downloads() == [] and len(load_real("cifar10", "test").labels) == 10
+
+
+def test_a_slow_cifar_names_the_other_address(hub_cifar, record_server, home, monkeypatch, capsys):
+    kind, _ = serve_cifar(record_server, monkeypatch, "cifar10")
+    monkeypatch.setattr(transfer, "SLOW_AFTER", 0)
+    monkeypatch.setattr(transfer, "SLOW", 10**15)
+    hub = hub_cifar("cifar10")
+    download("cifar10")
+    assert f"{hub.address} is slow" in (said := capsys.readouterr().out)
+    assert f"SYNTHLIB_CIFAR={kind.url.rpartition('/')[0]} takes torchvision's" in said
+    shutil.rmtree(home / "cifar10")
+    hub.listing_answer = (503, "")
+    download("cifar10")
+    assert f"{record_server.address} is slow" in (said := capsys.readouterr().out) and "/uoft-cs/cifar10" in said
 
 
 def eurosat_zip(server, monkeypatch, per_class=2):

@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from synthlib import hub, paths
+from synthlib import hub, paths, transfer
 from synthlib.inputs import InputError
 
 MODEL, COMMIT, NEXT = "maker/tiny-sd", "1" * 40, "2" * 40
@@ -49,6 +49,7 @@ class Hub(http.server.ThreadingHTTPServer):
         self.main, self.asked, self.ranges = COMMIT, [], []
         self.drops = {}  # file -> how many answers break off halfway
         self.sent_instead = {}  # file -> other bytes than the listed ones
+        self.agents = set()
         self.listing_answer = self.file_answer = None  # (status, X-Error-Code) in place of an answer
 
     def listing(self, sha):
@@ -81,7 +82,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self):
         hub, (path, _, query) = self.server, self.path[1:].partition("?")
-        if path.startswith("api/models/"):
+        hub.agents.add(self.headers["User-Agent"])
+        if path.startswith(("api/models/", "api/datasets/")):
             hub.asked.append(path)
             if hub.listing_answer:
                 return self.answer(hub.listing_answer[0], X_Error_Code=hub.listing_answer[1])
@@ -90,7 +92,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 return self.answer(404, X_Error_Code="RevisionNotFound")
             assert query == "blobs=true"
             return self.answer(200, json.dumps(hub.listing(hub.main if revision == "main" else revision)).encode())
-        at, _, name = path.removeprefix(f"{MODEL}/resolve/").removeprefix("cdn/").partition("/")
+        at, _, name = path.rpartition("/resolve/")[2].removeprefix("cdn/").partition("/")
         if not path.startswith("cdn/"):
             hub.asked.append(name)
             if hub.file_answer:
@@ -114,7 +116,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def server(tmp_path, monkeypatch):
     """A hub, and an empty cache; in this process, as synthlib.hub reads the environment at each call."""
-    import huggingface_hub.file_download
     from huggingface_hub import constants
 
     server = Hub()
@@ -125,8 +126,8 @@ def server(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 4096)  # bytes that are kept when a connection breaks
-    monkeypatch.setattr(huggingface_hub.file_download.time, "sleep", lambda seconds: None)  # before it tries again
+    monkeypatch.setattr(transfer, "CHUNK", 4096)  # bytes that are kept when a connection breaks
+    monkeypatch.setattr(transfer, "sleep", lambda seconds: None)  # before it tries again
     yield server
     server.shutdown()
     server.server_close()
@@ -274,9 +275,12 @@ def test_a_fetch_that_ends_before_its_last_file_is_not_taken_for_whole(server):
         (None, (403, "GatedRepo"), "set HF_TOKEN"),
         ((404, "RepoNotFound"), None, "no such model at"),
         ((401, "RepoNotFound"), None, "set HF_TOKEN if private"),
-        ((401, ""), None, "answered 401 for maker/tiny-sd at main; check HF_TOKEN"),
+        ((401, ""), None, "check HF_TOKEN"),
         ((404, "RevisionNotFound"), None, "has no revision 'main'"),
-        ((503, ""), None, "answered 503"),
+        ((503, ""), None, "answered 503 for maker/tiny-sd at main; a fault over there: try again later"),
+        ((403, ""), None, transfer.AGENT),
+        ((429, ""), None, "run the same command in an hour"),
+        (None, (404, ""), "it does not have that"),
         (None, (500, ""), "answered 500"),
         ((200, ""), None, "does not answer as a Hugging Face hub"),  # the page of a hotel's network
     ],
@@ -285,6 +289,14 @@ def test_a_hub_that_refuses_is_one_line(server, capsys, listing, file, said):
     server.listing_answer, server.file_answer = listing, file
     assert said in refused(MODEL)
     assert capsys.readouterr().out == "" and hub.find(MODEL) is None
+
+
+def test_every_request_names_this_client_and_another_commit_than_the_one_asked_for_is_refused(server, monkeypatch):
+    hub.fetch(MODEL)
+    assert server.agents == {transfer.AGENT}
+    listing, server.main = server.listing, NEXT
+    monkeypatch.setattr(server, "listing", lambda sha: listing(COMMIT))
+    assert "does not answer as a Hugging Face hub does" in refused(MODEL, NEXT)
 
 
 def test_an_unknown_revision_is_one_line(server):

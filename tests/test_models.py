@@ -528,9 +528,10 @@ def test_offline_is_one_line_and_asks_nobody(torchvisions, monkeypatch, capsys):
     assert torchvisions.server.asked == [] and capsys.readouterr().out == ""
 
 
-def test_weights_that_are_not_there_are_one_line(torchvisions):
-    torchvisions.hosted.status = 404
-    with pytest.raises(InputError, match="cannot be fetched.*or give a file") as caught:
+@pytest.mark.parametrize(("status", "advice"), [(404, "give a file"), (403, "give a file"), (429, "in an hour")])
+def test_weights_that_are_refused_are_one_line_that_says_what_to_do(torchvisions, status, advice):
+    torchvisions.hosted.status = status
+    with pytest.raises(InputError, match=f"cannot be fetched.*status {status}.*{advice}") as caught:
         from_imagenet()
     one_line(caught)
 

@@ -1,12 +1,17 @@
 """A record's files are announced, resumed, verified and fetched once; hostile servers get one line. All on loopback."""
 
+import email.utils
 import hashlib
+import itertools
 import json
 import os
 import shutil
 import subprocess
 import sys
 import threading
+import tomllib
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from local_record import ENDLESS, tar_gz
@@ -48,7 +53,9 @@ def visible(folder):
 def test_a_listing_gives_size_checksum_and_licence_and_the_authors_own_address(record_server):
     record_server.add(RECORD, NAME, DATA)
     url = f"{record_server.address}/record/{RECORD}/files/{NAME}?download=1"  # not where links.self leads
-    assert records.find_file(NAME, RECORD) == records.RecordFile(NAME, url, len(DATA), MD5, "cc-by-4.0", RECORD, "")
+    file = records.find_file(NAME, RECORD)
+    said = records.RecordFile(NAME, url, len(DATA), MD5, "cc-by-4.0", RECORD, "", file.elsewhere)
+    assert file == said and url in file.elsewhere
 
 
 @pytest.mark.parametrize(
@@ -87,6 +94,14 @@ def test_a_record_that_is_gone_or_lacks_the_file_gives_way_to_the_fallback(recor
 def test_a_file_in_neither_record_is_one_line_with_both(record_server):
     said = refused(records.find_file, NAME, RECORD, OLD)
     assert RECORD in said and OLD in said
+
+
+@pytest.mark.parametrize("files", [[{"filename": NAME, "size": 3}], ["junk"], [{"key": 3}, {"key": "other.tar.gz"}]])
+def test_a_listing_whose_entries_have_no_key_is_none(record_server, files):
+    record_server.add(RECORD, NAME, DATA)
+    record_server.listings[RECORD] = json.dumps({"files": files}).encode()
+    file = records.find_file(NAME, RECORD, OLD)
+    assert (file.size, file.md5, file.record, file.note) == (len(DATA), None, RECORD, "no checksum could be had")
 
 
 @pytest.mark.parametrize(
@@ -268,7 +283,7 @@ def test_a_part_that_is_whole_is_no_error_of_range(record_server, folder):
     folder.mkdir()
     (folder / f"{NAME}.part").write_bytes(DATA)
     url = f"{record_server.address}/record/{RECORD}/files/{NAME}"
-    assert records.fetch(records.RecordFile(NAME, url, None, MD5, "", "", ""), folder)[1] == SHA256
+    assert records.fetch(records.RecordFile(NAME, url, None, MD5, "", "", "", ""), folder)[1] == SHA256
 
 
 @pytest.mark.parametrize(("hops", "said"), [(1, None), (1000, "redirects")])
@@ -280,13 +295,74 @@ def test_a_redirect_is_followed_and_a_loop_is_not(record_server, folder, hops, s
         assert said in refused(get, folder) and NAME not in visible(folder)
 
 
-@pytest.mark.parametrize("status", [401, 403, 404, 410, 429, 500, 503])
-def test_a_status_is_one_line(record_server, folder, status):
+ELSEWHERE = "SYNTHLIB_ZENODO"
+REFUSED = {401: [ELSEWHERE], 403: [transfer.AGENT, ELSEWHERE], 404: [ELSEWHERE], 410: [ELSEWHERE], 418: [ELSEWHERE],
+           429: ["the same command in an hour"],
+           451: [transfer.AGENT], 500: ["try again later"], 503: ["try again later"]}  # fmt: skip
+
+
+@pytest.mark.parametrize("status", REFUSED)
+def test_a_status_is_one_line_that_says_what_to_do(record_server, folder, status):
     record_server.add(RECORD, NAME, DATA).status = status
     said = refused(get, folder)
-    assert (
-        f"answered {status} for {NAME} of record {RECORD}" in said and "again" in said and NAME not in visible(folder)
-    )
+    assert f"answered {status} for {NAME} of record {RECORD}" in said and NAME not in visible(folder)
+    assert all(part in said for part in REFUSED[status]) and ("try again" in said) == (status >= 500), said
+
+
+def test_every_request_names_this_client(record_server, folder):
+    record_server.add(RECORD, NAME, DATA).redirects = 1
+    record_server.listings[RECORD] = 500  # so that HEAD is sent as well
+    get(folder)
+    pyproject = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())
+    version, address = pyproject["project"]["version"], pyproject["tool"]["synthlib"]["repository"]
+    assert record_server.agents == {f"synthlib/{version} (+{address})"}
+
+
+def test_a_server_that_refuses_this_client_as_well_names_it(record_server, folder, monkeypatch):
+    monkeypatch.setattr(record_server, "refuses", ("synthlib",))
+    record_server.add(RECORD, NAME, DATA)
+    said = refused(get, folder)
+    assert "answered 403" in said and transfer.AGENT in said and "with a browser" in said and "later" not in said
+
+
+@pytest.mark.parametrize(("busy", "after"), [(1, "2"), (3, "0"), (2, transfer.LONGEST_WAIT)])
+def test_a_server_that_asks_for_a_short_wait_gets_it_and_that_is_said(record_server, folder, capsys, busy, after):
+    record_server.add(RECORD, NAME, DATA)
+    record_server.busy, record_server.retry_after = busy, str(after)
+    assert get(folder)[1] == SHA256 and record_server.slept == [int(after)] * busy
+    waits = [line for line in capsys.readouterr().out.splitlines() if "waiting" in line]
+    assert len(waits) == busy and all(f"answered 429 for record {RECORD}: waiting {after} s" in line for line in waits)
+
+
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize(
+    ("after", "said"),
+    [("600", "in 10 minutes, after "), ("36000", "in 10 hours, after "), ("later", ""), ("", ""), ("-5", ""),
+     (email.utils.format_datetime(datetime.now(UTC) + timedelta(hours=9, minutes=59)), "in 10 hours, after "),
+     ("1", "")],
+)  # fmt: skip
+def test_a_server_that_asks_for_a_long_wait_or_for_ever_is_one_line_that_says_when(
+    record_server, folder, status, after, said
+):
+    record_server.add(RECORD, NAME, DATA).status = status
+    record_server.retry_after = after
+    assert (said or {429: "in an hour", 503: "try again later"}[status]) in refused(get, folder)
+    assert record_server.slept == ([1] * transfer.WAITS if after == "1" else [])
+
+
+def test_a_record_that_answers_too_many_requests_is_not_taken_for_one_without_checksums(record_server, folder):
+    record_server.add(RECORD, NAME, DATA)
+    record_server.listings[RECORD], record_server.retry_after = 429, "600"
+    assert "run the same command in 10 minutes" in refused(get, folder) and record_server.downloads() == []
+
+
+def test_a_slow_transfer_says_so_once_and_where_else_the_file_is(record_server, folder, capsys, monkeypatch):
+    clock = itertools.count(0, 10)  # seconds, from one piece of 4096 bytes to the next
+    monkeypatch.setattr(transfer, "monotonic", lambda: next(clock))
+    record_server.add(RECORD, NAME, DATA)
+    assert get(folder)[1] == SHA256
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "is slow" in line]
+    assert f"{record_server.address} is slow: {NAME} at 0 kB/s, about 8 minutes more" in line and ELSEWHERE in line
 
 
 def test_a_server_that_never_answers_is_one_line(record_server, folder):

@@ -30,7 +30,8 @@ HOSTED = {
     "EuroSat_generated_random_scale1_64": Hosted("eurosat", "random_guidance", FIRST, SUPERSEDED),
     "EuroSat_generated_merged_64": Hosted("eurosat", "merged", MERGED),
 }
-REAL = ("cifar10", "cifar100", "eurosat")
+REAL_LICENCES = {"cifar10": "not stated by its makers", "cifar100": "not stated by its makers", "eurosat": "mit"}
+REAL = tuple(REAL_LICENCES)
 
 
 def hosted_name(dataset: str, trick: str) -> str:

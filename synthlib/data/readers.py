@@ -12,12 +12,14 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
+from synthlib import digests
 from synthlib.data.archives import SourceError
 from synthlib.data.classes import plain_name
 from synthlib.data.imports import FORMATS, read_picture
 from synthlib.data.shards import as_rgb
 from synthlib.data.sources import SPLITS as SPLIT_FOLDERS
 from synthlib.data.sources import Item
+from synthlib.files import read_json
 from synthlib.inputs import InputError
 from synthlib.progress import progress
 
@@ -77,6 +79,24 @@ def read_cifar(dataset: str, train: bool, folder: Path) -> tuple[torch.Tensor, t
             f"expected a label for each, 0 to {len(classes) - 1}: {advice}."
         )
     return torch.from_numpy(np.ascontiguousarray(data.data.transpose(0, 3, 1, 2))), labels, classes
+
+
+# --- CIFAR, as the hub has it -----------------------------------------------------------------------------------------
+
+COPY, ORIGIN = "hub", "origin.json"  # the folder that `synthlib download` puts it into, with where it is from
+
+
+def check_copy(folder: Path, dataset: str) -> None:
+    """InputError, by its name, for a file of the hub's copy that is not as it came: the sha256 is in the folder's ORIGIN."""
+    known = read_json(folder / ORIGIN)
+    files = known.get("sha256") if isinstance(known, dict) else None
+    if not isinstance(files, dict) or not files:
+        raise InputError(f"{folder / ORIGIN} does not say what {dataset} is; run `synthlib download {dataset}`.")
+    for name, sha256 in files.items():
+        if not (folder / name).is_file() or digests.sha256_large_file(folder / name) != sha256:
+            raise InputError(
+                f"{folder / name} of {dataset} is damaged or gone; expected sha256 {sha256}: run `synthlib download {dataset}`."
+            )
 
 
 # --- folders of splits, EuroSAT's names -------------------------------------------------------------------------------

@@ -59,6 +59,8 @@ def load_real(
         images, labels, found = readers.read_cifar(dataset, split == "pool", place)
         ids = [f"{dataset}-{'train' if split == 'pool' else 'test'}-{i:05d}" for i in range(len(labels))]
         return _chosen(ImageSet(images, labels, found, ids, True), dataset, classes, f"{dataset} in {place}")
+    if dataset in CIFAR and _is_copy(place):
+        readers.check_copy(place, dataset)
     return _load_source(dataset, split, place, classes, image_size)
 
 
@@ -109,18 +111,27 @@ def real_training_set(
 
 
 def _place(dataset: str, real_dir: str) -> Path | None:
-    """Where a data set's real images lie, if they have a place: of EuroSAT the class folders."""
+    """Where a data set's real images lie, if they have a place: of EuroSAT the class folders, of CIFAR the hub's copy too."""
     if not real_dir and dataset not in DOWNLOADED:
         return None
     place = paths.resolve(real_dir) if real_dir else paths.data_home() / dataset
     if dataset in CIFAR and place.name in ("cifar-10-batches-py", "cifar-100-python"):
         return place.parent  # torchvision is told of the folder above
     inner = (place / "eurosat" / "2750", place / "2750") if dataset == "eurosat" else ()
+    if dataset in CIFAR and _is_copy(place / readers.COPY):
+        return place / readers.COPY
     return next((folder for folder in inner if folder.is_dir()), place)
 
 
+def _is_copy(place: Path) -> bool:
+    """Whether a folder is the hub's copy of CIFAR that `synthlib download` put there."""
+    return place.name == readers.COPY and (place / readers.ORIGIN).is_file()
+
+
 def _is_torchvisions(dataset: str, place: Path, real_dir: str) -> bool:
-    """Whether CIFAR is looked for in torchvision's files: always, unless a real_dir holds something else."""
+    """Whether CIFAR is looked for in torchvision's files: always, unless the hub's copy is there or a real_dir holds another."""
+    if _is_copy(place):
+        return False
     if not real_dir or not place.exists():
         return True
     return place.is_dir() and ((place / readers.cifar_folder(dataset)).is_dir() or not readers.visible(place))

@@ -1,6 +1,6 @@
 """Records: files of Zenodo's records, fetched with their checksums; nothing that a server says is taken on trust.
 
-SYNTHLIB_ZENODO, the address of a mirror, counts as it is at the call.
+SYNTHLIB_ZENODO and SYNTHLIB_CIFAR, addresses of mirrors, count as they are at the call.
 """
 
 import hashlib
@@ -26,7 +26,9 @@ NO_CHECKSUM = "no checksum could be had"
 
 @dataclass(frozen=True)
 class RecordFile:
-    """A file to fetch. size: bytes; licence: "" if not stated; record: "" if of none; note: what a reader should know."""
+    """A file to fetch. size: bytes; licence: "" if not stated; record: "" if of none; note: what a reader should know;
+    elsewhere: where else it can be had, in words.
+    """
 
     name: str
     url: str
@@ -35,6 +37,7 @@ class RecordFile:
     licence: str
     record: str
     note: str
+    elsewhere: str
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"\w[\w.+-]*", self.name) or not re.fullmatch(r"\d*", self.record):
@@ -47,25 +50,32 @@ class _AbsentError(Exception):
     """A record is gone, or does not list a file; says which."""
 
 
+def mirror(variable: str, usual: str) -> str:
+    """The address in an environment variable, or the usual one. InputError: it is none."""
+    base = os.environ.get(variable, "").rstrip("/") or usual
+    if base and not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", base):
+        raise InputError(f"{variable} is {base!r}; expected an address such as {usual or ZENODO}.")
+    return base
+
+
 def find_file(name: str, record: str, fallback: str = "") -> RecordFile:
     """What is known of a record's file, by its listing; where it is not in `record`, by that of `fallback`.
 
     Where there is no listing or no checksum in it, md5 is None, as `note` then says. InputError, naming the host, where
     the file is in neither record or nobody answers.
     """
-    base = os.environ.get("SYNTHLIB_ZENODO", "").rstrip("/") or ZENODO
-    if not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", base):
-        raise InputError(f"SYNTHLIB_ZENODO is {base!r}; expected an address such as {ZENODO}.")
+    base = mirror("SYNTHLIB_ZENODO", ZENODO)
     absent = []
     for number in filter(None, (record, fallback)):
         url = f"{base}/record/{number}/files/{quote(name)}?download=1"  # as the authors write it
-        blank = RecordFile(name, url, None, None, "", number, "")
+        elsewhere = f"fetch {url} with a browser and `synthlib import` the file, or name a mirror in SYNTHLIB_ZENODO"
+        blank = RecordFile(name, url, None, None, "", number, "", elsewhere)
         try:
             found = _look_up(base, blank)
         except _AbsentError as error:
             absent.append(str(error))
             continue
-        except _network_errors() as error:
+        except (OSError, ValueError) as error:
             raise _refusal(error, blank, "")
         instead = [f"{'; '.join(absent)}: from record {number} instead"] if absent else []
         return replace(found, note="; ".join([*instead, *filter(None, [found.note])]))
@@ -86,7 +96,7 @@ def fetch(file: RecordFile, folder: Path) -> tuple[Path, str]:
         if not there:
             try:
                 _download(file, path, expected)
-            except _network_errors() as error:
+            except (OSError, ValueError) as error:
                 raise _refusal(error, file, f"what came is kept in {folder}" if expected else "")
             except InputError as error:
                 if not first:
@@ -101,7 +111,7 @@ def fetch(file: RecordFile, folder: Path) -> tuple[Path, str]:
                 path.unlink()
                 raise InputError(
                     f"{file.name} from {transfer.host_of(file.url)} is no gzip file, perhaps a page, and was removed; check "
-                    "the proxy, and try again later."
+                    f"the proxy; {file.elsewhere}."
                 )
             _remember(folder, file.name, sha256)
             print(f"{NO_CHECKSUM} for {file.name}: this first copy is trusted, sha256 {sha256}", flush=True)
@@ -112,7 +122,7 @@ def with_size(file: RecordFile) -> RecordFile:
     """The same with the size that its server says, or none where it says none: `fetch` tells what else goes wrong."""
     try:
         return replace(file, size=_size_by_head(file))
-    except (_AbsentError, *_network_errors()):
+    except (_AbsentError, OSError, ValueError):
         return file
 
 
@@ -149,7 +159,8 @@ def _download(file: RecordFile, path: Path, expected: str | None) -> None:
         *(["in place of a copy there that is another"] if path.exists() else []),
     ]
     print(f"Fetching {file.name}: {', '.join(said)}", flush=True)
-    transfer.fetch_file(file.url, path, file.name, file.size, expected, lambda part: digest(part, expected), {})
+    sums = lambda part: digest(part, expected)  # noqa: E731
+    transfer.fetch_file(file.url, path, file.name, file.size, expected, sums, {}, file.elsewhere)
 
 
 def _look_up(base: str, blank: RecordFile) -> RecordFile:
@@ -160,9 +171,10 @@ def _look_up(base: str, blank: RecordFile) -> RecordFile:
     entries = list(entries.values()) if isinstance(entries, dict) else entries
     size = md5 = None
     if isinstance(entries, list):
-        entry = next((e for e in entries if isinstance(e, dict) and e.get("key") == blank.name), None)
-        if entry is None:
+        keys = [entry.get("key") if isinstance(entry, dict) else None for entry in entries]
+        if blank.name not in keys and all(isinstance(key, str) for key in keys):
             raise _AbsentError(f"record {blank.record} does not list it")
+        entry = entries[keys.index(blank.name)] if blank.name in keys else {}  # without keys it is no listing
         if type(entry.get("size")) is int and entry["size"] >= 0:
             size = entry["size"]
         checksum = re.fullmatch(r"md5:([0-9a-f]{32})", str(entry.get("checksum")))
@@ -173,32 +185,32 @@ def _look_up(base: str, blank: RecordFile) -> RecordFile:
 
 
 def _listing(base: str, record: str) -> dict[str, Any]:
-    """A record's metadata, {} where it cannot be had. Raises _AbsentError if the record is gone, and when offline."""
-    from huggingface_hub import errors
-
-    transfer.refuse_offline()
+    """A record's metadata, {} where it cannot be had. Raises _AbsentError if the record is gone, and OSError where we are to
+    come back later: without it there would be no checksum.
+    """
     try:
         listing = json.loads(transfer.fetch_small(f"{base}/api/records/{record}", f"record {record}", METADATA))
-    except errors.HfHubHTTPError as error:
-        if error.response.status_code in (404, 410):
-            raise _AbsentError(f"record {record} is not there, status {error.response.status_code}")
-        return {}
-    except (*_network_errors(), RecursionError):  # the file itself may answer all the same
-        return {}
+    except (OSError, ValueError, RecursionError) as error:
+        status = transfer.status_of(error)
+        if status in (404, 410):
+            raise _AbsentError(f"record {record} is not there, status {status}")
+        if status == 429 or transfer.asked_to_wait(transfer.refusal_of(error)) is not None:
+            raise
+        return {}  # the file itself may answer all the same
     return listing if isinstance(listing, dict) else {}
 
 
 def _size_by_head(file: RecordFile) -> int | None:
     """The bytes that a file's address says it has; None if it does not say."""
-    from huggingface_hub import constants
-    from huggingface_hub.utils import get_session, hf_raise_for_status
-
-    timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
-    answer = get_session().request("HEAD", file.url, headers=transfer.PLAIN, timeout=timeout)
-    if answer.status_code in (404, 410):
-        raise _AbsentError(f"record {file.record} does not have it, status {answer.status_code}")
-    if answer.status_code not in (405, 501):  # a server that does not know HEAD
-        hf_raise_for_status(answer)
+    try:
+        answer = transfer.patiently(lambda: transfer.ask("HEAD", file.url, {}), file.url, file.name)
+    except OSError as error:
+        status = transfer.status_of(error)
+        if status in (404, 410):
+            raise _AbsentError(f"record {file.record} does not have it, status {status}")
+        if status in (405, 501):  # a server that does not know HEAD
+            return None
+        raise
     length = answer.headers.get("Content-Length", "") if answer.status_code == 200 else ""
     return int(length) if re.fullmatch(r"\d{1,18}", length, re.ASCII) else None
 
@@ -235,12 +247,6 @@ def _remember(folder: Path, name: str, sha256: str | None) -> None:
         write_json(folder / FIRST_USE, known | ({name: sha256} if sha256 else {}))
 
 
-def _network_errors() -> tuple[type[Exception], ...]:
-    from huggingface_hub import errors
-
-    return errors.HTTPError, OSError, ValueError  # HTTPError: the HTTP library's own base
-
-
 def _refusal(error: Exception, file: RecordFile, kept: str) -> InputError:
     """The one line for what went wrong between us and a record's host."""
     from huggingface_hub import errors
@@ -250,13 +256,14 @@ def _refusal(error: Exception, file: RecordFile, kept: str) -> InputError:
     again = f"{kept}, and the same command goes on from there" if kept else "run the same command again"
     if isinstance(error, errors.OfflineModeIsEnabled):
         return InputError(f"{host} is not asked for {what}, as HF_HUB_OFFLINE is set; unset it; {again}.")
-    if isinstance(error, errors.HfHubHTTPError):
-        return InputError(f"{host} answered {error.response.status_code} for {what}; try again later: {again}.")
+    if (answer := transfer.refusal_of(error)) is not None:
+        return InputError(
+            f"{host} answered {answer.status_code} for {what}; {transfer.advice(answer, file.elsewhere, kept)}."
+        )
     if isinstance(error, ValueError):
         return InputError(
-            f"{host} does not answer for {what} as it should; check SYNTHLIB_ZENODO and the proxy; {again}."
+            f"{host} does not answer for {what} as it should; check the mirror, if you named one, and the proxy; {again}."
         )
     if getattr(error, "errno", None) and not isinstance(error, (ConnectionError, TimeoutError)):
         return InputError(f"cannot write {what}: {error.strerror}; make room, or give a folder that can be written.")
-    why = (str(error).strip() or type(error).__name__).splitlines()[0][:100].rstrip(".")
-    return InputError(f"{host} cannot be reached for {what} ({why}); check the connection: {again}.")
+    return InputError(f"{host} cannot be reached for {what} ({transfer.why(error)}); check the connection: {again}.")

@@ -198,7 +198,6 @@ def _fetch_torchvision(architecture: str, weights: object) -> Path:
 
     Its name ends in the first eight digits of its sha256.
     """
-    from huggingface_hub.errors import HTTPError
     from huggingface_hub.utils import WeakFileLock
 
     folder = Path(torch.hub.get_dir()) / "checkpoints"
@@ -208,6 +207,7 @@ def _fetch_torchvision(architecture: str, weights: object) -> Path:
     promised, host = file.stem.rpartition("-")[2], transfer.host_of(weights.url)
     size = f"{weights.meta['_file_size']:.0f} MB"
     digest = functools.partial(_short_digest, length=len(promised))
+    elsewhere = "give a file of the weights in `weights`"
     try:
         transfer.refuse_offline()
         folder.mkdir(parents=True, exist_ok=True)
@@ -216,12 +216,13 @@ def _fetch_torchvision(architecture: str, weights: object) -> Path:
                 return file
             print(f"Fetching ImageNet weights of {architecture}: {file.name}, {size}, licence BSD-3-Clause (torchvision), "
                   f"from {host} to {folder}", flush=True)  # fmt: skip
-            return transfer.fetch_file(weights.url, file, file.name, None, promised, digest, {})
-    except (HTTPError, OSError, ValueError) as error:
-        raise InputError(
-            f"{file.name} cannot be fetched from {host} ({str(error)[:80] or type(error).__name__}); try again online (what came "
-            "is kept), or give a file of the weights in `weights`."
-        )
+            return transfer.fetch_file(weights.url, file, file.name, None, promised, digest, {}, elsewhere)
+    except (OSError, ValueError) as error:
+        answer, reason = transfer.refusal_of(error), transfer.why(error)
+        what = f"try again online (what came is kept), or {elsewhere}"
+        if answer is not None:
+            reason, what = f"status {answer.status_code}", transfer.advice(answer, elsewhere, "what came is kept")
+        raise InputError(f"{file.name} cannot be fetched from {host} ({reason}); {what}.")
 
 
 def _short_digest(path: Path, length: int) -> str:
