@@ -227,24 +227,28 @@ def _with_probed_batch(settings: GenerateSettings) -> GenerateSettings:
 
 
 def _download(options: argparse.Namespace) -> None:
-    from synthlib.data.hosted import HOSTED, REAL_LICENCES
+    from synthlib.data.hosted import HOSTED, REAL_LICENCES, REAL_SIZES
 
     if not options.name:
         rows = [("name", "data set", "images", "size", "licence")]
-        rows += [(name, name, "real", "not known", licence) for name, licence in REAL_LICENCES.items()]
+        rows += [(name, name, "real", REAL_SIZES[name], licence) for name, licence in REAL_LICENCES.items()]
         rows += [(name, hosted.dataset, hosted.trick, "not known", "not known") for name, hosted in HOSTED.items()]
         for name, dataset, trick, size, licence in rows:
             print(f"{name:<35} {dataset:<9} {trick:<16} {size:<10} {licence}")
         print(
-            "What is not known here is asked where a set lies, and said before its first byte: `synthlib download NAME`."
+            "CIFAR's sizes are of the makers' archives; the hub's copies, which come first, are Parquet files of another "
+            "size. What is not known here is asked where a set lies, and said before its first byte: `synthlib download NAME`."
         )
         return
     from synthlib.data.downloads import download  # takes seconds
 
     folder = download(options.name)
+    print(f"\n{options.name} is in {os.path.relpath(folder)}")
     if options.name in HOSTED:
         _print_description(folder)
-    print(f"\n{options.name} is in {os.path.relpath(folder)}")
+        print(f"\n{_next_training(folder, HOSTED[options.name].dataset)}")
+    else:
+        print(f"Next: synthlib eval or train with --dataset {options.name}, which find it there")
 
 
 def _import(options: argparse.Namespace) -> None:
