@@ -30,7 +30,7 @@ from synthlib.generation.plan import (
 from synthlib.generation.prompts import DOMAIN_TRICKS, sources
 from synthlib.generation.resize import filter_name
 from synthlib.generation.reuse import Existing, drawn_files, identities, ranges, read_if_there
-from synthlib.inputs import InputError
+from synthlib.inputs import InputError, parameter
 from synthlib.interrupts import sigterm_between_pieces, told_in_one_line
 from synthlib.locks import claim
 from synthlib.names import IMAGE_TRICKS
@@ -109,8 +109,8 @@ def open_plan(settings: GenerateSettings) -> Plan:
         spec = replace(spec, prompts=read_prompts(file, settings.dataset, spec.classes))
     if settings.trick in IMAGE_TRICKS and settings.noise != "per_image":
         raise InputError(
-            f"noise is {settings.noise!r} with trick {settings.trick!r}; expected 'per_image': the authors' script has no order "
-            "for images that are conditioned on images."
+            f"{parameter('noise')} is {settings.noise!r} with trick {settings.trick!r}; expected 'per_image': the authors' "
+            "script has no order for images that are conditioned on images."
         )
     templates = {"multi_domain" if drawn in DOMAIN_TRICKS else drawn for drawn in sources(settings.trick, 3)}
     if lacking := templates - {*spec.templates, "prompt_list", *IMAGE_TRICKS}:
@@ -120,7 +120,7 @@ def open_plan(settings: GenerateSettings) -> Plan:
         )
     if settings.revision and not hub.is_hub_id(settings.model):
         raise InputError(
-            f"revision is {settings.revision!r}; expected none for a model that is no hub id: leave it empty."
+            f"{parameter('revision')} is {settings.revision!r}; expected none for a model that is no hub id: leave it out."
         )
     source = hub.fetch(settings.model, settings.revision, settings.safety == "flag")
     ours = checkpoints.for_our_sampler(source)
