@@ -35,20 +35,10 @@ def add_commands(commands: Any) -> None:
     """Add the parser of train to an argparse's subparsers."""
     command = commands.add_parser("train", help="a classifier from any images, as the authors' train_network.py")
     add = command.add_argument
-    add(
-        "--model",
-        dest="architecture",
-        required=True,
-        help="MBV3, Vit-B, Vit-S, RS50, RS101, convnext, convnext-s, or one of timm's",
-    )
-    add(
-        "--epoch",
-        "--epochs",
-        dest="epochs",
-        type=int,
-        default=-1,
-        help="passes over the images (default: the protocol's)",
-    )
+    networks = "MBV3, Vit-B, Vit-S, RS50, RS101, convnext, convnext-s, or one of timm's"
+    add("--model", dest="architecture", required=True, help=networks)
+    passes = "passes over the images (default: the protocol's)"
+    add("--epoch", "--epochs", dest="epochs", type=int, default=-1, help=passes)
     add("--batch_size", type=int, default=-1, help="images a step (default: the protocol's)")
     add_data(command)
     rate, decay = "learning rate (default: the protocol's)", "weight decay (default: the protocol's)"
@@ -128,7 +118,7 @@ def _train_claimed(options: argparse.Namespace) -> None:
     settings, last, best = _train_settings(options)
     import torch
 
-    from synthlib.data.real import is_at_hand, load_real
+    from synthlib.data.real import DOWNLOADED, is_at_hand, load_real
     from synthlib.devices import device_named
     from synthlib.evaluation.predict import tester
     from synthlib.training.checkpoint import BEST_ON_TEST, load_model
@@ -172,16 +162,9 @@ def _train_claimed(options: argparse.Namespace) -> None:
     if trained.best:
         at_best = _tested(trained.history[trained.best_epoch - 1])
         print(f"{os.path.relpath(best)}: epoch {trained.best_epoch}, chosen: {BEST_ON_TEST}, {at_best}")
-    real = options.real_dir or ("FOLDER_OF_REAL_IMAGES" if settings.dataset == "own" else "")
-    words = [
-        "eval",
-        "--model",
-        options.architecture,
-        "--model_path",
-        os.path.relpath(last),
-        "--dataset",
-        settings.dataset,
-    ]
+    real = options.real_dir or ("" if settings.dataset in ("digits", *DOWNLOADED) else "FOLDER_OF_REAL_IMAGES")
+    words = ["eval", "--model", options.architecture, "--model_path", os.path.relpath(last)]
+    words += ["--dataset", settings.dataset]
     words += ["--real_data_location", real] if real else []
     if last.suffix != ".safetensors":  # no record says it
         words += ["--img_size", str(preparation.image_size), "--batch_size", str(settings.batch_size)]

@@ -33,7 +33,7 @@ def below_root(path: Path) -> str:
 
 def kept_beside(outdir: Path) -> Path:
     """Where `synthlib generate` keeps the shards and records of its OUTDIR: in there ImageFolder would take it for a class."""
-    return outdir.with_name(f".{outdir.name}.synthlib")
+    return outdir.parent / f".{outdir.name}.synthlib"
 
 
 def package() -> Path:

@@ -11,7 +11,7 @@ import torch
 
 from synthlib import paths
 from synthlib.data import readers
-from synthlib.data.classes import match_classes
+from synthlib.data.classes import choose_class, match_classes
 from synthlib.data.datasets import read_spec
 from synthlib.data.sets import ImageSet, SyntheticSet
 from synthlib.data.sources import open_source
@@ -43,7 +43,7 @@ def load_real(
     needs a real_dir, and has its classes.
     image_size: images that differ in size are cropped to a square in the middle and resized to it (bilinear); those of one size
     are kept as they are.
-    whose: what the `classes` of one's own are of, which is named where others are left out, or some are missing.
+    whose: what the `classes` of one's own are of, such as a checkpoint: named where others are left out, or some are missing.
 
     InputError for what is missing, damaged or undecodable (which file), classes that do not match (both lists), a split that
     cannot be had, and images of several sizes without `image_size`.
@@ -144,9 +144,11 @@ def _numbers(
     found: list[str], dataset: str, classes: Sequence[str], name: str, own: list[str], whose: str = ""
 ) -> tuple[list[str], dict[str, int]]:
     """The classes wanted, and a source's class name -> its number among them. own: those of "own" where none are named."""
+    if dataset == "own" and not whose:
+        for wanted in classes:
+            choose_class(f"class of {name}", wanted, found)
     known = list(read_spec(dataset, list(classes) or (own if dataset == "own" else [])).classes)
-    whose = (whose or "the list of classes") if dataset == "own" else dataset
-    ours = match_classes(found, known, name, whose, part=bool(classes))
+    ours = match_classes(found, known, name, whose if dataset == "own" and whose else dataset, part=bool(classes))
     return known, {theirs: known.index(our) for theirs, our in ours.items()}
 
 
@@ -208,7 +210,7 @@ def _load_source(
     own = open_source(folders["test"]).classes if dataset == "own" and len(folders) == 2 else source.classes
     known, numbers = _numbers(source.classes, dataset, classes, str(folder), own, whose)
     if whose and (others := [name for name in source.classes if name not in numbers]):
-        print(f"{folder}: images of classes that {whose} does not know are left out: {', '.join(others)}")
+        print(f"{folder}: {len(others)} classes that {whose} does not know are left out: {', '.join(others[:10])}")
     items, names = [item for item in source.items if item.class_name in numbers], None
     if dataset == "eurosat":
         items, names = readers.eurosat_split(items, [known[numbers[i.class_name]] for i in items], split, folder)
