@@ -224,7 +224,7 @@ def test_probing_follows_an_out_of_memory(tmp_path, monkeypatch, capsys):
         return real(model, text, *rest)
 
     monkeypatch.setattr(sampler, "denoise", denoise)
-    assert main(words) == 2 and "let --probe-batch find one" in capsys.readouterr().err
+    assert main(words) == 2 and "--probe-batch" in capsys.readouterr().err
     assert main([*words, "--probe-batch"]) == 0 and "batch_size 2: the largest that fits" in capsys.readouterr().out
 
 

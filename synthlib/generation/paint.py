@@ -187,7 +187,7 @@ class Painter:
         advice = f"set {parameter('batch_size')} {less}, or let `synthlib generate --probe-batch` find one"
         advice = advice if less else f"use {parameter('precision')} float16, or smaller images"
         raise OutOfMemory(  # not within the handler, so that it does not hold on to what ran out
-            f"out of memory on {hardware_name(self.settings.device)} with batch_size {self.settings.batch_size}; "
+            f"out of memory on {hardware_name(self.settings.device)} with {parameter('batch_size')} {self.settings.batch_size}; "
             f"expected a batch that fits: {advice}."
         )
 
