@@ -210,7 +210,8 @@ def _load_source(
     own = open_source(folders["test"]).classes if dataset == "own" and len(folders) == 2 else source.classes
     known, numbers = _numbers(source.classes, dataset, classes, str(folder), own, whose)
     if whose and (others := [name for name in source.classes if name not in numbers]):
-        print(f"{folder}: {len(others)} classes that {whose} does not know are left out: {', '.join(others[:10])}")
+        more = f" and {len(others) - 10} more" if len(others) > 10 else ""
+        print(f"{folder}: images of classes that {whose} does not know are left out: {', '.join(others[:10])}{more}")
     items, names = [item for item in source.items if item.class_name in numbers], None
     if dataset == "eurosat":
         items, names = readers.eurosat_split(items, [known[numbers[i.class_name]] for i in items], split, folder)
