@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from synthlib import cli_authors, cli_classifiers, cli_eval, cli_sets, interrupts, mirror, paths, receipts
-from synthlib.inputs import InputError, read_json_object
+from synthlib.inputs import InputError, read_json_object, written_as
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -16,7 +16,8 @@ def main(arguments: list[str] | None = None) -> int:
     if os.path.expanduser("~") == "~":  # a container's user without an account: libraries would end with a traceback
         os.environ["HOME"] = os.sep
     try:
-        options.command(options)
+        with written_as(options.flags):
+            options.command(options)
     except InputError as error:
         print(f"synthlib: {error}", file=sys.stderr)
         return 2
@@ -84,7 +85,17 @@ def _parser() -> argparse.ArgumentParser:
     cli_authors.add_commands(commands)
     cli_eval.add_commands(commands)
     cli_classifiers.add_commands(commands)
+    _name_flags(parser)
     return parser
+
+
+def _name_flags(parser: argparse.ArgumentParser) -> None:
+    """Give each command its flags, by the parameters that they set (their `dest`), for the errors that name these."""
+    kinds = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+    for command in (command for action in kinds for command in action.choices.values()):
+        flags = {action.dest: action.option_strings[0] for action in command._actions if action.option_strings}
+        command.set_defaults(flags=flags)
+        _name_flags(command)
 
 
 @interrupts.terminated_at_once()

@@ -35,15 +35,20 @@ def add_commands(commands: Any) -> None:
     """Add the parser of train to an argparse's subparsers."""
     command = commands.add_parser("train", help="a classifier from any images, as the authors' train_network.py")
     add = command.add_argument
-    add("--model", required=True, help="MBV3, Vit-B, Vit-S, RS50, RS101, convnext, convnext-s, or one of timm's")
-    add("--epoch", "--epochs", type=int, default=-1, help="passes over the images (default: the protocol's)")
+    networks = "MBV3, Vit-B, Vit-S, RS50, RS101, convnext, convnext-s, or one of timm's"
+    add("--model", dest="architecture", required=True, help=networks)
+    passes = "passes over the images (default: the protocol's)"
+    add("--epoch", "--epochs", dest="epochs", type=int, default=-1, help=passes)
     add("--batch_size", type=int, default=-1, help="images a step (default: the protocol's)")
     add_data(command)
-    add("--lr", "--learning_rate", type=float, default=-1.0, help="learning rate (default: the protocol's)")
-    add("--wd", "--weight_decay", type=float, default=-1.0, help="weight decay (default: the protocol's)")
+    rate, decay = "learning rate (default: the protocol's)", "weight decay (default: the protocol's)"
+    add("--lr", "--learning_rate", dest="learning_rate", type=float, default=-1.0, help=rate)
+    add("--wd", "--weight_decay", dest="weight_decay", type=float, default=-1.0, help=decay)
     add("--model_path", type=Path, required=True, help=f"folder for {LAST}; or a .safetensors, .pt to write")
-    add("--wandb", action="store_true", help="also tell Weights & Biases")
-    add("--syn_data_location", required=True, help="class folders, .tar.gz, packed .npz or Parquet to learn from")
+    log = "also tell Weights & Biases"
+    add("--wandb", dest="log_to", action="store_const", const=["wandb"], default=[], help=log)
+    learned = "class folders, .tar.gz, packed .npz or Parquet to learn from"
+    add("--syn_data_location", dest="generated_dir", required=True, help=learned)
     add("--protocol", default="authors", help="authors (default): as their released code; or careful")
     add("--init", help="initial weights: scratch (default) or imagenet")
     add("--weights", default="", help="file of the ImageNet weights (default: those published)")
@@ -56,19 +61,21 @@ def add_commands(commands: Any) -> None:
 
 
 def add_data(command: argparse.ArgumentParser) -> None:
-    """What says which images; errors of the kit name its own parameters, so these names are understood too."""
+    """What says which images; the notebooks' names of these are understood too."""
     add = command.add_argument
     names = "cifar10, cifar100, eurosat, digits; own: named by the folders; or as in their code the name of a synthetic set, "
     add("--dataset", required=True, help=f"{names}such as cifar10_generated_32A, which is looked for in its location")
     add(
         "--img_size",
         "--image_size",
+        dest="image_size",
         type=int,
         default=0,
-        help="pixels of the network's input (default: CIFAR 32, eurosat 224, others those of the images)",
+        help="pixels of the network's input (default: CIFAR 32, eurosat 224, others those of the images; of images of several "
+        "sizes, which are cropped to squares, 224)",
     )
     what = "real images, which are only tested on (default: where `synthlib download` puts them)"
-    command.add_argument("--real_data_location", "--real_dir", default="", help=what)
+    command.add_argument("--real_data_location", "--real_dir", dest="real_dir", default="", help=what)
 
 
 def add_machine(command: argparse.ArgumentParser) -> None:
@@ -79,7 +86,7 @@ def add_machine(command: argparse.ArgumentParser) -> None:
 
 def given_to_both(options: argparse.Namespace, **named: Any) -> dict[str, Any]:
     """Notebook parameters that both commands have, and those `named`; without those that were not given."""
-    real = str(paths.typed(options.real_data_location)) if options.real_data_location else ""
+    real = str(paths.typed(options.real_dir)) if options.real_dir else ""
     given = {"dataset": dataset_of(options), "real_dir": real, "trick": UNKNOWN, "device": options.device}
     given |= {"threads": options.threads} | named
     return {name: value for name, value in given.items() if value is not None}
@@ -111,27 +118,31 @@ def _train_claimed(options: argparse.Namespace) -> None:
     settings, last, best = _train_settings(options)
     import torch
 
-    from synthlib.data.real import load_real
+    from synthlib.data.real import DOWNLOADED, is_at_hand, load_real
     from synthlib.devices import device_named
     from synthlib.evaluation.predict import tester
     from synthlib.training.checkpoint import BEST_ON_TEST, load_model
     from synthlib.training.logs import epoch_logger
+    from synthlib.training.replicates import require_test_images
     from synthlib.training.train import preparation_for, train
 
     torch.set_num_threads(settings.threads)
+    require_test_images(settings)
     images, settings, number = _training_images(settings)
     preparation = preparation_for(settings, images.images.shape[-1])
     own = images.classes if settings.dataset == "own" else []
     test, told = None, "no real images: tested later, by `synthlib eval`"
-    if settings.test_every or settings.real_dir or settings.dataset != "own":
-        real = load_real(settings.dataset, settings.split, settings.real_dir, own, preparation.resized)
+    if settings.test_every or settings.real_dir or is_at_hand(settings.dataset):
+        whose = "the training set"
+        real = load_real(settings.dataset, settings.split, settings.real_dir, own, preparation.resized, whose)
         test = tester(real, images.classes, settings.batch_size)
         told = f"{len(real.labels):,} real test images of {settings.dataset}"
     print(f"{len(images.labels):,} images of {len(images.classes)} classes (trick {settings.trick}), {told}")
     for line in _unused_lines(settings, len(images.labels) + settings.unused_images):
         print(line)
+    size = f"{preparation.image_size} px{'' if settings.image_size else ' (--img_size sets another size)'}"
     print(
-        f"{settings.architecture} for {preparation.image_size} px, init {settings.init}, protocol "
+        f"{settings.architecture} for {size}, init {settings.init}, protocol "
         f"{settings.protocol_label()}, seed {settings.seed}"
     )
     if there := [os.path.relpath(path) for path in (last, best) if path.exists()]:
@@ -151,8 +162,9 @@ def _train_claimed(options: argparse.Namespace) -> None:
     if trained.best:
         at_best = _tested(trained.history[trained.best_epoch - 1])
         print(f"{os.path.relpath(best)}: epoch {trained.best_epoch}, chosen: {BEST_ON_TEST}, {at_best}")
-    real = options.real_data_location or ("FOLDER_OF_REAL_IMAGES" if settings.dataset == "own" else "")
-    words = ["eval", "--model", options.model, "--model_path", os.path.relpath(last), "--dataset", settings.dataset]
+    real = options.real_dir or ("" if settings.dataset in ("digits", *DOWNLOADED) else "FOLDER_OF_REAL_IMAGES")
+    words = ["eval", "--model", options.architecture, "--model_path", os.path.relpath(last)]
+    words += ["--dataset", settings.dataset]
     words += ["--real_data_location", real] if real else []
     if last.suffix != ".safetensors":  # no record says it
         words += ["--img_size", str(preparation.image_size), "--batch_size", str(settings.batch_size)]
@@ -167,17 +179,15 @@ def _train_settings(options: argparse.Namespace) -> tuple[TrainSettings, Path, P
     best = last.with_name(f"best_on_test_{last.name.removeprefix('trained_')}")
     weights = str(paths.typed(options.weights)) if options.weights else ""
     trick = options.trick if options.trick == UNKNOWN else trick_name(options.trick)
-    loggers = ["wandb"] if options.wandb else []
-    given = given_to_both(options, run_dir=str(last.parent), trick=trick, generated_dir=str(_synthetic(options)),
-                   unused_images=options.unused_images, replicates=1,
-                   architecture=options.model, init=options.init, weights=weights, seed=options.seed, protocol=options.protocol,
-                   epochs=options.epoch, batch_size=options.batch_size, learning_rate=options.lr, weight_decay=options.wd,
-                   image_size=options.img_size, log_to=loggers)  # fmt: skip
+    as_given = ("unused_images", "architecture", "init", "seed", "protocol", "epochs", "batch_size", "learning_rate",
+                "weight_decay", "image_size", "log_to")  # fmt: skip
+    given = given_to_both(options, run_dir=str(last.parent), trick=trick, generated_dir=str(_synthetic(options)), replicates=1,
+                          weights=weights, **{name: getattr(options, name) for name in as_given})  # fmt: skip
     settings = TrainSettings(**complete("02_train", given))
     real = settings.real_dir or paths.data_home() / settings.dataset
     if Path(real).resolve() == Path(settings.generated_dir).resolve():
         raise InputError(
-            f"{options.syn_data_location} is given to learn from and to be tested on; expected images for training that are not "
+            f"{options.generated_dir} is given to learn from and to be tested on; expected images for training that are not "
             "the test images: give another --syn_data_location."
         )
     write_atomic(last.with_suffix(".state.probe"), b"")  # better now than after hours
@@ -187,14 +197,14 @@ def _train_settings(options: argparse.Namespace) -> tuple[TrainSettings, Path, P
 
 def _synthetic(options: argparse.Namespace) -> Path:
     """Where the images to learn from lie: in --syn_data_location or, where --dataset names a synthetic set, in that one there."""
-    place, dataset = paths.typed(options.syn_data_location), dataset_of(options)
+    place, dataset = paths.typed(options.generated_dir), dataset_of(options)
     if options.dataset.lower() in (dataset, place.name.lower()):
         return place
     inside = sorted(place.iterdir()) if place.is_dir() else []
     found = [inner for inner in inside if inner.name.lower() == options.dataset.lower()]
     if not found:
         raise InputError(
-            f"no {options.dataset} in {options.syn_data_location}; expected a folder of that name there: give the folder above "
+            f"no {options.dataset} in {options.generated_dir}; expected a folder of that name there: give the folder above "
             f"it as --syn_data_location, or --dataset {dataset} and the images' own folder."
         )
     return next((inner for inner in found if inner.name == options.dataset), found[0])
@@ -222,7 +232,7 @@ def _training_images(settings: TrainSettings) -> tuple["SyntheticSet", TrainSett
     from synthlib.data.sets import SyntheticSet
     from synthlib.data.shards import set_files
     from synthlib.data.sources import open_source
-    from synthlib.training.replicates import chosen_images
+    from synthlib.training.replicates import chosen_images, require_several
     from synthlib.training.train import preparation_for
 
     place, number, receipt = Path(settings.generated_dir), 0, receipts.read_receipt(settings.generated_dir)
@@ -230,9 +240,11 @@ def _training_images(settings: TrainSettings) -> tuple["SyntheticSet", TrainSett
         raise InputError(f"{place} is not finished; give the command that makes it once more, and let it end.")
     if receipt is not None:
         set_files(place)  # checks each file
-        if settings.trick == UNKNOWN:
-            settings = replace(settings, trick=receipt["parameters"]["trick"])
+    drawn = receipt or receipts.read_receipt(paths.kept_beside(place))
+    if drawn and settings.trick == UNKNOWN:
+        settings = replace(settings, trick=drawn["parameters"]["trick"])
     source = open_source(place)
+    require_several(source.classes, str(place))
     known = list(read_spec(settings.dataset, source.classes if settings.dataset == "own" else []).classes)
     ours = match_classes(source.classes, known, str(place), settings.dataset)
     items = source.items

@@ -11,7 +11,7 @@ from typing import Any
 
 from synthlib import digests, paths
 from synthlib.files import write_atomic, write_json
-from synthlib.inputs import InputError, choose
+from synthlib.inputs import InputError, choose, require
 from synthlib.locks import claim_output
 from synthlib.names import REAL_TRICKS, SPLITS
 
@@ -63,6 +63,7 @@ def _add_clip(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--real_data_location",
+        dest="real_dir",
         default="",
         help="folder of the real images (default: where `synthlib download` puts them)",
     )
@@ -245,13 +246,12 @@ def _real(options: argparse.Namespace, split: str, image_size: int) -> Any:
     """The real images that the options name; those of several sizes are made `image_size` pixels large."""
     from synthlib.data.real import load_real
 
-    place = str(paths.typed(options.real_data_location)) if options.real_data_location else ""
+    place = str(paths.typed(options.real_dir)) if options.real_dir else ""
     return load_real(options.dataset, split, place, image_size=image_size)
 
 
 def _check_batch_size(options: argparse.Namespace) -> None:
-    if options.batch_size < 1:
-        raise InputError(f"batch_size is {options.batch_size}; expected a number of at least 1.")
+    require(options.batch_size >= 1, "batch_size", options.batch_size, "a number of at least 1")
 
 
 def _share_said(share: Any) -> str:

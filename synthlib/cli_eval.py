@@ -25,7 +25,7 @@ def add_commands(commands: Any) -> None:
     """Add the parser of eval to an argparse's subparsers."""
     command = commands.add_parser("eval", help="a classifier on real images, as the authors' eval_network.py")
     add = command.add_argument
-    add("--model", default="", help="as in train; needed where the file does not say it")
+    add("--model", dest="architecture", default="", help="as in train; needed where the file does not say it")
     add("--model_path", type=Path, required=True, help=".safetensors of ours, or .pt of plain tensors")
     add_data(command)
     batch = "images a batch in authors mode (default: as it was trained; 64 where the file does not say it)"
@@ -39,9 +39,9 @@ def _eval(options: argparse.Namespace) -> None:
     """Both modes side by side, with intervals over the test images, and what the checkpoint says of itself."""
     from synthlib.runs.experiment import complete
 
-    if options.model:
-        architecture_name(options.model)  # refuses an unknown one before anything is read
-    given = given_to_both(options, architecture=options.model or None, batch_size=options.batch_size)
+    if options.architecture:
+        architecture_name(options.architecture)  # refuses an unknown one before anything is read
+    given = given_to_both(options, architecture=options.architecture or None, batch_size=options.batch_size)
     settings = EvaluateSettings(**complete("03_eval", given))
     import torch
 
@@ -57,7 +57,7 @@ def _eval(options: argparse.Namespace) -> None:
     preparation = preparation_of(record)
     own = record["classes"] if settings.dataset == "own" else []
     split = SPLITS[record.get("trick") in REAL_TRICKS]  # what learned from the real pool is not tested on it
-    real = load_real(settings.dataset, split, settings.real_dir, own, preparation.resized)
+    real = load_real(settings.dataset, split, settings.real_dir, own, preparation.resized, path.name)
     require_classes(record["classes"], real, path.name)
     print(f"{path.name}: {_said_of(record)}\n{settings.dataset}: {len(real.labels):,} real test images", flush=True)
     model = model.to(device_named(settings.device))
@@ -90,13 +90,13 @@ def _open(path: Path, options: argparse.Namespace, settings: EvaluateSettings) -
     from synthlib.training.checkpoint import load_model
     from synthlib.training.train import preparation_for
 
-    named = {"dataset": settings.dataset, "trick": UNKNOWN, "image_size": options.img_size}
+    named = {"dataset": settings.dataset, "trick": UNKNOWN, "image_size": options.image_size}
     usual = preparation_for(TrainSettings(**complete("02_train", named)), WITHOUT_RECORD)
     classes = None if settings.dataset == "own" else list(read_spec(settings.dataset).classes)
-    model, record = load_model(path, options.model, classes, usual.image_size)
-    if options.img_size and record["image_size"] != options.img_size:
+    model, record = load_model(path, options.architecture, classes, usual.image_size)
+    if options.image_size and record["image_size"] != options.image_size:
         raise InputError(
-            f"{path} holds a network for {record['image_size']} px images; expected {options.img_size}: leave --img_size out."
+            f"{path} holds a network for {record['image_size']} px images; expected {options.image_size}: leave --img_size out."
         )
     return model, asdict(usual) | record
 

@@ -10,8 +10,8 @@ from typing import Any
 from synthlib import paths, receipts
 from synthlib.files import PLAN, read_json, write_atomic, write_json
 from synthlib.gpus import VISIBLE, chosen_gpus, own_gpu, visible_gpus
-from synthlib.inputs import InputError
-from synthlib.names import TRICKS, UNKNOWN, trick_name
+from synthlib.inputs import InputError, require
+from synthlib.names import IMAGE_TRICKS, TRICKS, UNKNOWN, trick_name
 from synthlib.settings import GenerateSettings
 
 EXPORTS = ("folder", "eurosat", "huggingface", "npz")
@@ -33,10 +33,16 @@ def add_commands(commands: Any) -> None:
     command.add_argument(
         "--n_iter", type=int, default=1000, help="images per prompt: n_samples x n_iter (default 1000)"
     )
-    command.add_argument("--ddim_steps", type=int, default=40, help="sampling steps (default 40)")
+    command.add_argument(
+        "--ddim_steps", dest="num_inference_steps", type=int, default=40, help="sampling steps (default 40)"
+    )
     command.add_argument("--seed", type=int, default=64)
-    command.add_argument("--H", type=int, default=0, help="height in pixels (default: the checkpoint's own)")
-    command.add_argument("--W", type=int, default=0, help="width in pixels (default: the checkpoint's own)")
+    command.add_argument(
+        "--H", dest="height", type=int, default=0, help="height in pixels (default: the checkpoint's own)"
+    )
+    command.add_argument(
+        "--W", dest="width", type=int, default=0, help="width in pixels (default: the checkpoint's own)"
+    )
     command.add_argument(
         "--model", default="", help="diffusers folder, CompVis file or hub id (default: the embedded one)"
     )
@@ -48,6 +54,9 @@ def add_commands(commands: Any) -> None:
     command.add_argument("--resize", help="the authors' 32A or 64 (default: the size drawn)")
     command.add_argument("--safety", help="off (default), or flag: record what the safety checker thinks")
     command.add_argument("--batch_size", type=int, help="images drawn at once; part of what an image depends on")
+    command.add_argument(
+        "--shard_rows", type=int, help="images in one Parquet file (default 1000); fewer of large images"
+    )
     command.add_argument("--probe-batch", action="store_true", help="first find the largest batch that fits in memory")
     command.add_argument("--device", default="auto", help="auto, cpu or cuda")
     command.add_argument("--gpus", default="", help="share the set among this machine's GPUs: all, or such as 0,2")
@@ -109,19 +118,23 @@ def add_commands(commands: Any) -> None:
 def _generate(options: argparse.Namespace) -> None:
     """Images per prompt: n_samples x n_iter, as in the authors' script; multi_domain has a prompt for each domain."""
     for name in ("n_samples", "n_iter"):
-        if getattr(options, name) < 1:
-            raise InputError(f"{name} is {getattr(options, name)}; expected a number of at least 1.")
-    if options.noise == "compvis" and options.n_samples != 2:
-        raise InputError(f"n_samples is {options.n_samples}; expected 2 with noise 'compvis', the script's order.")
+        require(getattr(options, name) >= 1, name, getattr(options, name), "a number of at least 1")
+    theirs = options.noise != "compvis" or options.n_samples == 2
+    require(theirs, "n_samples", options.n_samples, "2 with --noise compvis, the script's order")
     from synthlib.data.datasets import read_spec
     from synthlib.generation.plan import n_rows, plan_spec
     from synthlib.runs.experiment import complete
 
     trick = trick_name(options.trick)
+    if trick in IMAGE_TRICKS:
+        raise InputError(
+            f"--trick is {trick!r}, which starts from real images; expected a trick of prompts: notebooks/01_generate.ipynb "
+            "draws this one, with the images' folder as real_dir."
+        )
     spec = read_spec("own", options.classes, options.domains)
     prompts_per_class = len(spec.domains) if trick in ("multi_domain", "domain_guidance") else 1
     outdir = options.outdir.absolute()
-    beside = outdir.with_name(f".{outdir.name}.synthlib")  # not inside, where ImageFolder would take it for a class
+    beside = paths.kept_beside(outdir)
     given = {
         "run_dir": str(beside),
         "dataset": "own",
@@ -130,10 +143,10 @@ def _generate(options: argparse.Namespace) -> None:
         "domains": options.domains,
         "prompts_file": paths.below_root(paths.typed(options.prompts_file)) if options.prompts_file else "",
         "images_per_class": options.n_samples * options.n_iter * prompts_per_class,
-        "num_inference_steps": options.ddim_steps,
+        "num_inference_steps": options.num_inference_steps,
         "seed": options.seed,
-        "height": options.H,
-        "width": options.W,
+        "height": options.height,
+        "width": options.width,
         "model": str(Path(options.model).absolute())
         if Path(options.model).exists() and options.model
         else options.model,
@@ -143,6 +156,7 @@ def _generate(options: argparse.Namespace) -> None:
         "min_scale",
         "max_scale",
         "batch_size",
+        "shard_rows",
         "revision",
         "noise",
         "guidance_draw",
@@ -197,7 +211,7 @@ def _draw_in_parts(settings: GenerateSettings) -> None:
     from synthlib.runs.steps import PlannedStep
 
     if settings.device not in ("auto", "cuda"):
-        raise InputError(f"device is {settings.device!r} with --gpus; expected auto or cuda, each process gets one.")
+        raise InputError(f"--device is {settings.device!r} with --gpus; expected auto or cuda, each process gets one.")
     number = len(visible_gpus())
     hub.fetch(settings.model, settings.revision, settings.safety == "flag")  # once, before many want it
     whole = PlannedStep(f"01_generate/{settings.trick}", "01_generate", asdict(settings), ())
@@ -256,9 +270,11 @@ def _import(options: argparse.Namespace) -> None:
     from synthlib.data.sources import open_source
 
     outdir, given = options.outdir.absolute(), options.source.absolute()
-    if receipts.read_receipt(given.parent / f".{given.name}.synthlib"):
+    trick = options.trick
+    if drawn := receipts.read_receipt(paths.kept_beside(given)):
         print(f"{options.source} was drawn here: describe, export and redraw take it as it is, with its prompts.")
-    import_set(open_source(options.source, options.label_column), outdir, options.dataset, options.trick, options.size)
+        trick = drawn["parameters"]["trick"] if trick == UNKNOWN else trick
+    import_set(open_source(options.source, options.label_column), outdir, options.dataset, trick, options.size)
     _print_description(outdir)
     print(f"\n{_next_training(outdir, options.dataset)}")
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from synthlib.inputs import InputError
+from synthlib.inputs import InputError, parameter
 
 # From this CUDA compute capability on: (precision of Stable Diffusion v1, precision of newer families, compile pays).
 # Tensor cores do float16 from 7.0 (V100, T4) and bfloat16 from 8.0 (A100) on. Newer families (SD3, Flux) overflow in
@@ -42,11 +42,11 @@ def device_named(device: str) -> torch.device:
     try:
         found = torch.device(device)
     except RuntimeError:
-        raise InputError(f"unknown device {device!r}; expected auto, cpu or cuda.")
+        raise InputError(f"unknown {parameter('device')} {device!r}; expected auto, cpu or cuda.")
     if found.type not in ("cpu", "cuda"):
-        raise InputError(f"device {device!r} is not supported; expected auto, cpu or cuda.")
+        raise InputError(f"{parameter('device')} is {device!r}; expected auto, cpu or cuda.")
     if found.type == "cuda" and not torch.cuda.is_available():
-        raise InputError("device 'cuda' asked for, but torch finds no GPU here; use device 'auto' or 'cpu'.")
+        raise InputError(f"{parameter('device')} is {device!r}, but torch finds no GPU here; expected auto or cpu.")
     return found
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from synthlib import digests, paths, transfer
-from synthlib.inputs import InputError
+from synthlib.inputs import InputError, parameter
 
 INDEX = "model_index.json"
 HUB_ID = re.compile(r"(?!.*(?:--|\.\.))(?!.{97})\w(?:[\w.-]*\w)?/\w(?:[\w.-]*\w)?", re.ASCII)
@@ -171,7 +171,8 @@ def _refusal(error: Exception, model: str, revision: str, host: str, file: str) 
         return InputError(f"cannot write into {cache}: {error.strerror}; make room or set HF_HUB_CACHE elsewhere.")
     if model.startswith("datasets/"):
         return InputError(f"{model} at {revision}: {host} cannot be reached ({transfer.why(error)}).")
-    wanted, given = (f"{model} {file}", f"FOLDER/{file} in its place") if file else (model, "that folder as the model")
+    wanted = f"{model} {file}".strip()
+    given = f"FOLDER/{file} in its place" if file else f"that folder as {parameter('model')}"
     return InputError(
         f"{wanted} at {revision} is not whole in {cache}, and {host} cannot be reached ({transfer.why(error)}); try again online "
         f"(what came is kept), or elsewhere run `hf download {wanted} --revision {revision} --local-dir FOLDER` and give {given}."

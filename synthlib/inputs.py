@@ -4,7 +4,8 @@ import difflib
 import json
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +26,34 @@ class InputError(Exception):
         return [f"InputError: {self}"]
 
 
+_FLAGS: dict[str, str] = {}  # of the command that runs, by the parameter that each sets
+
+
+@contextmanager
+def written_as(flags: Mapping[str, str]) -> Iterator[None]:
+    """Inside, messages name parameters as a command's caller writes them: by these flags."""
+    _FLAGS.update(flags)
+    try:
+        yield
+    finally:
+        _FLAGS.clear()
+
+
+def parameter(name: str) -> str:
+    """A parameter as the caller writes it: the running command's flag for it, where there is one, else its own name."""
+    return _FLAGS.get(name, name)
+
+
 def choose(kind: str, name: str, known: Iterable[str]) -> str:
-    """`name` if it is known; else InputError with the nearest known name and the whole list."""
+    """`name` if it is known; else InputError with the nearest known name and the whole list. kind: maybe a parameter."""
     known = list(known)
     if name in known:
         return name
     near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise InputError(f"unknown {kind} {name!r}{hint} Known: {', '.join(known)}.".replace("' Known", "'. Known"))
+    raise InputError(
+        f"unknown {parameter(kind)} {name!r}{hint} Known: {', '.join(known)}.".replace("' Known", "'. Known")
+    )
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -128,7 +149,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
 def require(condition: bool, name: str, value: object, expected: str) -> None:
     """InputError, unless `condition` holds of a parameter's value."""
     if not condition:
-        raise InputError(f"{name} is {value!r}; expected {expected}.")
+        raise InputError(f"{parameter(name)} is {value!r}; expected {expected}.")
 
 
 def text(name: str, value: Any) -> str:

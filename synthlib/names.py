@@ -4,7 +4,7 @@ import difflib
 import functools
 import re
 
-from synthlib.inputs import InputError, choose
+from synthlib.inputs import InputError, choose, parameter
 
 # The paper's tricks; beyond the paper: domain and random guidance in one image, prompts from a list; of the domain-gap study:
 # images conditioned on averaged and on interpolated embeddings of real pool images.
@@ -67,8 +67,8 @@ def architecture_name(name: str) -> str:
     near += difflib.get_close_matches(known.lower(), [*ARCHITECTURES, *models], n=3, cutoff=0.5)
     near = list(dict.fromkeys(near))[:3]
     raise InputError(
-        f"unknown architecture {name!r}{'; did you mean ' + ', '.join(near) + '?' if near else ';'} Expected one of "
-        f"{', '.join(ARCHITECTURES)}, or a model of timm."
+        f"unknown {parameter('architecture')} {name!r}{'; did you mean ' + ', '.join(near) + '?' if near else ';'} Expected one "
+        f"of {', '.join(ARCHITECTURES)}, or a model of timm."
     )
 
 

@@ -31,6 +31,11 @@ def below_root(path: Path) -> str:
     return path.relative_to(root()).as_posix() if path.is_relative_to(root()) else str(path)
 
 
+def kept_beside(outdir: Path) -> Path:
+    """Where `synthlib generate` keeps the shards and records of its OUTDIR: in there ImageFolder would take it for a class."""
+    return outdir.parent / f".{outdir.name}.synthlib"
+
+
 def package() -> Path:
     """The folder of the package's own sources."""
     return Path(__file__).resolve().parent

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from synthlib import paths
-from synthlib.inputs import InputError, cast, choose, read_yaml, require
+from synthlib.inputs import InputError, cast, choose, parameter, read_yaml, require
 from synthlib.names import (
     GENERAL_SPACE,
     GUIDANCE_DRAWS,
@@ -131,12 +131,14 @@ class GenerateSettings(_FromParameters):
             value = getattr(self, name)
             require(1 <= value <= MOST_GUIDANCE, name, value, f"a number from 1 to {MOST_GUIDANCE}")
         require(self.num_inference_steps < 1000, "num_inference_steps", self.num_inference_steps, "fewer than 1000")
-        require(self.min_scale <= self.max_scale, "min_scale", self.min_scale, f"at most max_scale ({self.max_scale})")
+        most = parameter("max_scale")
+        require(self.min_scale <= self.max_scale, "min_scale", self.min_scale, f"at most {most} ({self.max_scale})")
         integers = math.floor(self.max_scale) - math.ceil(self.min_scale) >= 0
-        require(integers or self.guidance_draw == "uniform", "min_scale", self.min_scale, "an integer up to max_scale")
+        require(integers or self.guidance_draw == "uniform", "min_scale", self.min_scale, f"an integer up to {most}")
         require(self.seed < 2**63, "seed", self.seed, "a number below 2**63")
         whole = self.noise != "compvis" or 1000 % self.num_inference_steps == 0
-        require(whole, "num_inference_steps", self.num_inference_steps, "a divisor of 1000 with noise 'compvis'")
+        divisor = f"a divisor of 1000 with {parameter('noise')} 'compvis'"
+        require(whole, "num_inference_steps", self.num_inference_steps, divisor)
         until = self.lossy_guidance_until
         require(0 <= until <= 1, "lossy_guidance_until", until, "a share of the steps, 0 to 1 (1: guide all, lossless)")
         choose("precision", self.precision, ("auto", *PRECISIONS))
@@ -236,7 +238,8 @@ class TrainSettings(_FromParameters):
                 object.__setattr__(self, name, value)
         _fill(self, "transform", transform_of(self.dataset))
         choose("init", self.init, INITS)
-        require(not self.weights or self.init == "imagenet", "init", self.init, "'imagenet' where `weights` are given")
+        fits = not self.weights or self.init == "imagenet"
+        require(fits, "init", self.init, f"'imagenet' where {parameter('weights')} is given")
         choose("transform", self.transform, TRANSFORMS)
         choose("normalisation", self.normalisation, ("", *NORMALISATIONS))
         choose("schedule", self.schedule, SCHEDULES)

@@ -2,6 +2,7 @@
 
 import functools
 import importlib.util
+import json
 import os
 import re
 import shlex
@@ -25,12 +26,16 @@ from synthlib.data.sources import open_source
 from synthlib.evaluation.evaluate import accuracy_percent, load_logits
 from synthlib.evaluation.predict import predict_authors
 from synthlib.files import RECEIPT
+from synthlib.inputs import InputError
 from synthlib.results.statistics import wilson_interval
+from synthlib.runs.experiment import complete
+from synthlib.settings import TrainSettings
 from synthlib.training import checkpoint
 from synthlib.training import train as training
 from synthlib.training.checkpoint import initial_model, load_model, preparation_of, read_record
 from synthlib.training.imagenet import read_tensors
 from synthlib.training.models import build_model
+from synthlib.training.replicates import read_training_set
 
 LAST, BEST = "trained_model.safetensors", "best_on_test_model.safetensors"
 
@@ -122,6 +127,10 @@ def test_the_three_commands_of_the_readme_in_a_row_end_in_an_accuracy(tiny_sd, t
     assert cli.main([*typed.split(), *small.split()]) == 0
     drawn = tmp_path / "synthetic_datasets" / "cats_and_dogs"
     assert sorted(path.name for path in drawn.iterdir()) == ["cat", "dog"] and len(list(drawn.glob("*/*.png"))) == 8
+    typed = "train --model resnet --protocol careful --epoch 1 --dataset own --model_path own --syn_data_location"
+    assert cli.main([*typed.split(), str(drawn)]) == 0 and cli.main(["import", str(drawn), "imported"]) == 0
+    assert read_record(tmp_path / "own" / LAST)["trick"] == "class_prompt"  # that generate says beside its folder
+    assert json.loads((tmp_path / "imported" / RECEIPT).read_text())["parameters"]["trick"] == "class_prompt"
     write_bars(tmp_path / "data" / "synthetic_cifar10", "cifar10")
     for name in ("cat", "dog"):  # in their places among the ten, larger than the others as they are
         shutil.rmtree(tmp_path / "data" / "synthetic_cifar10" / name)
@@ -254,14 +263,117 @@ def test_classes_that_do_not_match_are_listed(places, tmp_path, capsys):
     assert "only there: nought; missing there: zero" in one_line(capsys)
 
 
-def test_images_of_several_sizes_need_a_size(places, tmp_path, capsys):
-    write_bars(tmp_path / "mixed", count=2)
-    Image.new("RGB", (40, 48)).save(tmp_path / "mixed" / "one" / "1.png")
-    mixed = (tmp_path / "mixed", places[1])
-    assert run("train", mixed, "--model_path", tmp_path) == 2
-    assert "48" in (said := one_line(capsys)) and "give image_size" in said
-    assert run("train", mixed, "--model_path", tmp_path, "--image_size", "16") == 0
-    assert read_record(tmp_path / LAST)["image_size"] == 16
+def write_photographs(folder, names=("cat", "dog"), count=2):
+    """<class>/<n>.jpg of several sizes."""
+    for number, name in enumerate(names):
+        (folder / name).mkdir(parents=True)
+        for place in range(count):
+            Image.new("RGB", (300 - 20 * place, 240), (40 * number, 90, 60 * place)).save(
+                folder / name / f"{place}.jpg"
+            )
+    return folder
+
+
+OWN = ["--dataset", "own", "--epoch", "1", "--protocol", "careful"]
+
+
+@pytest.mark.parametrize(
+    ("model", "words", "size"), [("resnet", [], 32), ("MBV3", [], 224), ("resnet", ["--img_size", "48"], 48)]
+)
+def test_photographs_of_several_sizes_become_squares_of_the_networks_size(tmp_path, capsys, model, words, size):
+    given = ["--model", model, *OWN, *words, "--model_path", str(tmp_path)]
+    assert cli.main(["train", *given, "--syn_data_location", str(write_photographs(tmp_path / "photos"))]) == 0
+    assert (
+        f"photos: images are not all squares of one size; each is cropped to a square in the middle and resized to {size} x"
+        in (capsys.readouterr().out)
+    )
+    assert read_record(tmp_path / LAST)["image_size"] == size
+
+
+def test_what_needs_real_images_that_are_not_there_names_a_protocol_that_needs_none(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("SYNTHLIB_DATA", str(tmp_path / "nothing"))
+    write_photographs(tmp_path / "photos", read_spec("cifar10").classes)
+    given = ["train", "--model", "resnet", "--epoch", "1", "--syn_data_location", str(tmp_path / "photos")]
+    for dataset, more in (("own", ()), ("cifar10", ["`synthlib download cifar10`"])):
+        place = ["--dataset", dataset, "--model_path", str(tmp_path / dataset)]
+        assert cli.main([*given, *place]) == 2
+        said = one_line(capsys)
+        assert all(word in said for word in ("--real_data_location", "--protocol careful", *more))
+        assert cli.main([*given, *place, "--protocol", "careful"]) == 0
+    settings = TrainSettings(**complete("02_train", {"dataset": "own", "trick": "unknown", "protocol": "authors"}))
+    with pytest.raises(InputError, match="give their folder as real_dir, or take protocol careful"):
+        read_training_set(settings)
+
+
+def test_one_class_alone_is_not_learned(tmp_path, capsys):
+    one = write_photographs(tmp_path / "one", ["cat"])
+    assert (
+        cli.main(["train", "--model", "resnet", *OWN, "--syn_data_location", str(one), "--model_path", str(tmp_path)])
+        == 2
+    )
+    assert "'cat'" in one_line(capsys)
+    import_set(open_source(one), tmp_path / "set", size=32)
+    given = {"dataset": "own", "trick": "unknown", "generated_dir": str(tmp_path / "set")}
+    with pytest.raises(InputError, match="'cat'"):
+        read_training_set(TrainSettings(**complete("02_train", given)))
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "flag", "name"),
+    [
+        ("train", "--epoch 0", "--epoch", "epochs"),
+        ("train", "--lr 20", "--lr", "learning_rate"),
+        ("train", "--wd 11", "--wd", "weight_decay"),
+        ("train", "--batch_size 1", "--batch_size", " batch_size"),
+        ("train", "--img_size -1", "--img_size", "image_size"),
+        ("train", "--model vit --img_size 33", "--img_size", "image_size"),
+        ("train", "--model Vit-B --img_size 33", "--img_size", "image_size"),
+        ("train", "--init imagenett", "--init", "unknown init"),
+        ("train", "--init imagenet", "--weights", "`weights`"),
+        ("train", "--weights x.pth", "--init", " init "),
+        ("train", "--protocol carefull", "--protocol", "unknown protocol"),
+        ("train", "--trick mixed", "--trick", "unknown trick"),
+        ("train", "--unused_images 400", "--unused_images", " unused_images"),
+        ("train", "--device tpu", "--device", "unknown device"),
+        ("eval", "--batch_size 1", "--batch_size", " batch_size"),
+        ("eval", "", "--real_data_location", "real_dir"),
+        ("import", "", "--size", "give size"),
+        ("import", "--size 4", "--size", " size is"),
+        ("import", "--label_column x", "--label_column", " label_column"),
+        ("import", "--trick mixed", "--trick", "unknown trick"),
+        ("generate", "--n_samples 0", "--n_samples", " n_samples"),
+        ("generate", "--ddim_steps 0", "--ddim_steps", "num_inference_steps"),
+        ("generate", "--H 30", "--H", "height"),
+        ("generate", "--min_scale 6", "--max_scale", " max_scale"),
+        ("generate", "--trick random_guidance --noise compvis --ddim_steps 30", "--ddim_steps", "num_inference_steps"),
+        ("generate", "--trick prompt_list", "--prompts_file", " prompts_file"),
+        ("generate", "--revision main", "--revision", " revision"),
+        ("generate", "--shard_rows 0", "--shard_rows", " shard_rows"),
+        ("baseline clip", "--batch_size 0", "--batch_size", " batch_size"),
+        ("baseline referee", "--referee glpyh", "--referee", "unknown referee"),
+        ("run 02_train", "learning_rate", "learning_rate", "--"),
+        ("run 02_train", "image_size", "image_size", "--"),
+    ],
+)
+def test_what_is_wrong_is_named_as_the_caller_writes_it(trained, tmp_path, capsys, command, words, flag, name):
+    (tmp_path / "params.json").write_text(json.dumps({words: "none"}))
+    photos = write_photographs(tmp_path / "photos")
+    place = {
+        "train": ["--model", "resnet", *OWN, "--syn_data_location", photos, "--model_path", tmp_path],
+        "eval": ["--dataset", "own", "--model_path", trained],
+        "import": [photos, tmp_path / "imported"],
+        "generate": ["--classes", "three", "--outdir", tmp_path / "out"],
+        "baseline clip": ["--dataset", "digits"],
+        "baseline referee": [photos, "--dataset", "digits"],
+        "run 02_train": ["--params", tmp_path / "params.json"],
+    }[command]
+    if command == "baseline referee":
+        import_set(open_source(photos), tmp_path / "set", size=32)
+        place[0] = tmp_path / "set"
+    typed = [] if command == "run 02_train" else words.split()
+    assert cli.main([*command.split(), *map(str, place), *typed]) == 2
+    said = one_line(capsys)
+    assert flag in said and name not in said, said
 
 
 def test_cifar_of_any_size_is_for_a_network_of_32_pixels_unless_another_is_asked_for(tmp_path):
@@ -410,7 +522,7 @@ def test_wandb_is_one_line_where_it_is_not_installed(places, tmp_path, capsys):
 
 def test_an_unknown_model_names_the_nearest(places, tmp_path, capsys):
     assert run("train", places, "--model_path", tmp_path, model="RS50x") == 2
-    assert "unknown architecture 'RS50x'" in one_line(capsys)
+    assert "unknown --model 'RS50x'" in one_line(capsys)
     assert run("eval", places, "--model_path", tmp_path, model="mobilenet_v3_smal") == 2
     assert "did you mean mobilenet_v3_small" in one_line(capsys)
 
@@ -587,3 +699,14 @@ def test_classes_of_ones_own_train_and_are_tested(places, tmp_path, capsys):
     assert read_record(tmp_path / LAST)["classes"] == sorted(read_spec("digits").classes)
     assert cli.main(["eval", *words]) == 0
     assert "own: 30 real test images" in capsys.readouterr().out
+
+
+def test_classes_that_a_checkpoint_and_real_images_do_not_share_are_listed_from_both_sides(trained, tmp_path, capsys):
+    names = sorted(read_spec("digits").classes)
+    given = ["eval", "--dataset", "own", "--model_path", str(trained), "--real_data_location"]
+    other = write_photographs(tmp_path / "other", [*names[1:], "nought", "ten"])
+    assert cli.main([*given, str(other)]) == 2
+    said = one_line(capsys)
+    assert all(word in said for word in (names[0], "nought", "ten", LAST, str(other)))
+    assert cli.main([*given, str(write_photographs(tmp_path / "more", [*names, "ten"]))]) == 0
+    assert re.search(f"{LAST} does not know are left out: ten$", capsys.readouterr().out, re.M)

@@ -230,7 +230,7 @@ def test_the_prompts_are_the_clip_papers_for_every_class_in_the_data_sets_order(
     assert read_prompts("eurosat", classes[::-1])[0] == read_prompts("eurosat", classes)[0][::-1]
     assert read_prompts("cifar100", ["aquarium_fish"], "ours") == (["aquarium fish"], ["an image of a {}"])
     assert "no words for class unicorn" in one_line(read_prompts, "cifar10", ["cat", "unicorn"])
-    assert "--prompts ours" in one_line(read_prompts, "own", ["cat"])
+    assert "prompts ours" in one_line(read_prompts, "own", ["cat"])
     assert "unknown prompts 'mine'" in one_line(read_prompts, "cifar10", ["cat"], "mine")
 
 
@@ -389,9 +389,9 @@ def test_clip_is_a_referee_too_and_says_when_its_own_error_is_not_known(glyphs, 
     ("dataset", "referee", "expected"),
     [
         ("cifar10", "glyph", "knows digits only"),
-        ("digits", "nobody", "unknown referee 'nobody'"),
+        ("digits", "nobody", "unknown --referee 'nobody'"),
         ("digits", "none.safetensors", "no checkpoint none.safetensors"),
-        ("eurosat", "checkpoint", "unknown referee"),
+        ("eurosat", "checkpoint", "unknown --referee"),
     ],
 )
 def test_a_referee_that_cannot_judge_is_one_line(glyphs, capsys, dataset, referee, expected):

@@ -503,7 +503,7 @@ def test_images_of_several_sizes_are_refused_or_made_one(tmp_path):
     write_folder(tmp_path / "mine", {"a": 2})
     (tmp_path / "mine" / "a" / "wide.png").write_bytes(encoded(np.zeros((6, 10, 3), np.uint8)))
     with pytest.raises(
-        InputError, match=r"6 x 6 \(a/0.png\) and of 10 x 6 \(a/wide.png\); expected one size: give --size"
+        InputError, match=r"6 x 6 \(a/0.png\) and of 10 x 6 \(a/wide.png\); expected one size: give size,"
     ):
         import_set(open_source(tmp_path / "mine"), tmp_path / "set")
     assert not list((tmp_path / "set").glob("[!.]*"))  # nothing that counts
@@ -917,7 +917,7 @@ def test_garbage_is_one_line(tmp_path, capsys, name, data):
     ("given", "said"),
     [
         (["--size", "-5"], "size is -5"),
-        (["--trick", "typo"], "unknown trick"),
+        (["--trick", "typo"], "unknown --trick"),
         (["--dataset", "typo"], "unknown data set"),
     ],
 )

@@ -344,4 +344,4 @@ def test_the_scripts_order_takes_two_samples_at_a_time_only(tmp_path, capsys):
     from synthlib.cli import main
 
     words = ["generate", "--classes", "two", "--noise", "compvis", "--n_samples", "3", "--outdir", str(tmp_path)]
-    assert main(words) == 2 and "n_samples is 3; expected 2 with noise 'compvis'" in capsys.readouterr().err
+    assert main(words) == 2 and "n_samples is 3; expected 2 with --noise compvis" in capsys.readouterr().err

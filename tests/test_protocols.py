@@ -813,7 +813,7 @@ def test_wandb_is_told_every_row_and_that_it_is_over(tiny, tmp_path, monkeypatch
 @pytest.mark.parametrize("package", ["tensorboard", "wandb"])
 def test_a_logger_that_is_not_installed_is_one_line(tiny, tmp_path, monkeypatch, package):
     monkeypatch.setattr(logs.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match=f"log_to names {package}.*`pip install {package}`, or leave it out") as caught:
+    with pytest.raises(InputError, match=f"log_to needs {package}.*`pip install {package}`, or leave it out") as caught:
         train_replicates(synthetic(), settings(log_to=[package]), tmp_path)
     assert "\n" not in str(caught.value) and not list(tmp_path.glob("*.safetensors"))
 

@@ -121,7 +121,7 @@ def test_out_of_memory_is_one_line_that_names_the_batch_size_to_try(plan, blocks
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
 
     blocks.stop_after, blocks.then = 1, fail
-    with pytest.raises(InputError, match="batch_size 4; .*set batch_size 2, or let --probe-batch") as error:
+    with pytest.raises(InputError, match="batch_size 4; .*set batch_size 2, or let .*--probe-batch") as error:
         generate(plan("a", images_per_class=8))
     assert "\n" not in str(error.value)
     [part] = plan("a").folder.glob("part-*.parquet")
@@ -152,7 +152,7 @@ def test_probe_batch_finds_the_largest_batch_that_fits(plan, monkeypatch):
     assert tried == [64, 32, 16, 8]
     assert probe_batch(few.settings, few.spec) == 4  # more would only be drawn and discarded
     monkeypatch.setattr(sampler, "denoise", lambda *given: (_ for _ in ()).throw(torch.OutOfMemoryError("no")))
-    with pytest.raises(InputError, match="batch_size 1; .*use float16, or smaller images"):
+    with pytest.raises(InputError, match="batch_size 1; .*use precision float16, or smaller images"):
         probe_batch(many.settings, many.spec)
 
 
@@ -224,7 +224,7 @@ def test_probing_follows_an_out_of_memory(tmp_path, monkeypatch, capsys):
         return real(model, text, *rest)
 
     monkeypatch.setattr(sampler, "denoise", denoise)
-    assert main(words) == 2 and "let --probe-batch find one" in capsys.readouterr().err
+    assert main(words) == 2 and "--probe-batch" in capsys.readouterr().err
     assert main([*words, "--probe-batch"]) == 0 and "batch_size 2: the largest that fits" in capsys.readouterr().out
 
 

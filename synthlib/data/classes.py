@@ -87,7 +87,7 @@ def match_classes(
     told = f"{name} has classes alike but for case, spaces or punctuation ({'; '.join(_few(p, ' and ') for p in pairs[:3])})"
     if less or (more and not part):
         raise SourceError(
-            f"{name} has {len(found)} classes, {dataset} has {len(known)}; only there: {_few(more)}; missing there: {_few(less)}"
+            f"{name} has {len(found)} classes, {dataset} has {len(known)}; {_both_sides(more, less)}"
             f"{f'; {told}' if pairs else ''}. Expected the same names, case, spaces and punctuation aside: {advice}."
         )
     if pairs:
@@ -95,6 +95,16 @@ def match_classes(
     for theirs, ours in renamed.items():
         print(f"{name}: its class {theirs} is taken for {ours}.")
     return {one: matched[one] for one in found if one in matched}
+
+
+def differing(found: Sequence[str], known: Sequence[str]) -> str:
+    """Which names of two class lists are in one of them only: "only there: nought; missing there: zero"."""
+    more, less = ([name for name in a if not alike(name, b)] for a, b in ((found, known), (known, found)))
+    return _both_sides(more, less)
+
+
+def _both_sides(more: Sequence[str], less: Sequence[str]) -> str:
+    return f"only there: {_few(more)}; missing there: {_few(less)}"
 
 
 def _by(key: Callable[[str], str], names: Iterable[str]) -> dict[str, list[str]]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from synthlib import paths
 from synthlib.data.classes import require_distinct
-from synthlib.inputs import InputError, choose, read_yaml, require, text
+from synthlib.inputs import InputError, choose, parameter, read_yaml, require, text
 
 if TYPE_CHECKING:
     from synthlib.data.sets import ImageSet
@@ -133,7 +133,8 @@ def read_prompts(file: Path, dataset: str, classes: Iterable[str]) -> dict[str, 
     """
     if not file.is_file():
         raise InputError(
-            f"no file of prompts {file}; expected a YAML file of class: [prompt, ...]: write it, or name another as prompts_file."
+            f"no file of prompts {file}; expected a YAML file of class: [prompt, ...]: write it, or name another "
+            f"as {parameter('prompts_file')}."
         )
     content = read_yaml(file)
     known = read_yaml(paths.dataset_files()[dataset])["classes"] or content  # "own" takes any class

@@ -21,7 +21,7 @@ from synthlib.data.datasets import DatasetSpec, read_spec
 from synthlib.data.shards import as_rgb, encode_png, is_file_name, shard_bytes
 from synthlib.data.sources import Item, Source
 from synthlib.files import RECEIPT, read_json, write_atomic, write_json
-from synthlib.inputs import InputError
+from synthlib.inputs import InputError, parameter
 from synthlib.names import UNKNOWN, condition_name
 from synthlib.progress import progress
 
@@ -67,9 +67,13 @@ def import_set(
     trick, spec = _trick_of(source, trick), read_spec(dataset, source.classes if dataset == "own" else [])
     known = match_classes(source.classes, list(spec.classes), source.name, dataset)
     if size and source.rows is not None:
-        raise InputError(f"size is {size}; expected none for {source.name}, whose rows say how its images were made.")
+        raise InputError(
+            f"{parameter('size')} is {size}; expected none for {source.name}, whose rows say how its images were made."
+        )
     if size and not SIZES[0] <= size <= SIZES[1]:
-        raise InputError(f"size is {size}; expected {SIZES[0]} to {SIZES[1]} pixels, or 0 to keep images as they are.")
+        raise InputError(
+            f"{parameter('size')} is {size}; expected {SIZES[0]} to {SIZES[1]} pixels, or 0 to keep images as they are."
+        )
     origin = origin or {"name": source.name}
     parameters = {"run_dir": str(run_dir), "dataset": dataset, "classes": source.classes if dataset == "own" else []}
     parameters |= {"trick": trick, "size": size, "origin": origin}
@@ -119,7 +123,8 @@ def _trick_of(source: Source, trick: str) -> str:
         return drawn[0]
     if trick not in fitting:
         raise InputError(
-            f"trick is {trick!r}, but the rows of {source.name} say {', '.join(drawn)}; expected {' or '.join(fitting)}."
+            f"{parameter('trick')} is {trick!r}, but the rows of {source.name} say {', '.join(drawn)}; expected "
+            f"{' or '.join(fitting)}."
         )
     return trick
 
@@ -164,8 +169,8 @@ def _pictures(order: list[int], source: Source, size: int) -> Iterator[Picture]:
         if picture.size != first[1].size:
             sizes = [f"{p.size[0]} x {p.size[1]} ({i.file})" for i, p in (first, (item, picture))]
             raise SourceError(
-                f"{source.name} has images of {sizes[0]} and of {sizes[1]}; expected one size: give --size, which crops to "
-                "a square in the middle and resizes."
+                f"{source.name} has images of {sizes[0]} and of {sizes[1]}; expected one size: give {parameter('size')}, which "
+                "crops to a square in the middle and resizes."
             )
         yield picture
 

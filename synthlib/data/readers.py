@@ -20,7 +20,7 @@ from synthlib.data.shards import as_rgb
 from synthlib.data.sources import SPLITS as SPLIT_FOLDERS
 from synthlib.data.sources import Item
 from synthlib.files import read_json
-from synthlib.inputs import InputError
+from synthlib.inputs import InputError, parameter
 from synthlib.progress import progress
 
 POOL_FOLDERS = ("train", "training")
@@ -60,7 +60,7 @@ def read_cifar(dataset: str, train: bool, folder: Path) -> tuple[torch.Tensor, t
 
     InputError for a file that is missing or whose md5 is another, by its name, and for labels out of range.
     """
-    advice = f"run `synthlib download {dataset}`, or give its folder as real_dir"
+    advice = f"run `synthlib download {dataset}`, or give its folder as {parameter('real_dir')}"
     for path, md5 in cifar_files(dataset, folder):  # torchvision would not say which of them
         if not path.is_file():
             raise InputError(f"{dataset} lacks its file {path}; expected it with md5 {md5}: {advice}.")
@@ -169,15 +169,16 @@ def _eurosat_name(item: Item, class_name: str) -> str:
 def decode_items(items: list[Item], place: Path, what: str, image_size: int) -> torch.Tensor:
     """Pixels of at least one item, upright, uint8 [N, 3, H, W]; see `real.load_real` for their size. what: shown meanwhile.
 
-    SourceError for an image that cannot be read whole, and for several sizes where image_size is 0.
+    A line is printed where they are cropped and resized. SourceError for an image that cannot be read whole, and for several
+    sizes where image_size is 0.
     """
     pictures = _pictures(items, place, what)
     first = next(pictures)
     if fitted := first.width != first.height:  # networks see squares
         if not image_size:
             raise SourceError(
-                f"{place} has images of {_size(first)} ({items[0].file}); expected squares: give image_size, to which each is "
-                "cropped and resized."
+                f"{place} has images of {_size(first)} ({items[0].file}); expected squares: give {parameter('image_size')}, to "
+                "which each is cropped and resized."
             )
         first = _fit(first, image_size)
     pixels = np.empty((len(items), 3, first.height, first.width), np.uint8)
@@ -187,13 +188,19 @@ def decode_items(items: list[Item], place: Path, what: str, image_size: int) -> 
             if not image_size:
                 sizes = f"{_size(first)} ({items[0].file}) and of {_size(image)} ({items[number].file})"
                 raise SourceError(
-                    f"{place} has images of {sizes}; expected one size: give image_size, to which each is cropped and resized."
+                    f"{place} has images of {sizes}; expected one size: give {parameter('image_size')}, to which each is "
+                    "cropped and resized."
                 )
             before, fitted = pixels[:number], True
             pixels = np.empty((len(items), 3, image_size, image_size), np.uint8)
             for earlier, kept in enumerate(before):
                 pixels[earlier] = _channels(_fit(Image.fromarray(kept.transpose(1, 2, 0)), image_size))
         pixels[number] = _channels(_fit(image, image_size) if fitted else image)
+    if fitted:
+        print(
+            f"{place}: images are not all squares of one size; each is cropped to a square in the middle and resized to "
+            f"{image_size} x {image_size}."
+        )
     return torch.from_numpy(pixels)
 
 

@@ -15,7 +15,7 @@ from synthlib.data.classes import choose_class, match_classes
 from synthlib.data.datasets import read_spec
 from synthlib.data.sets import ImageSet, SyntheticSet
 from synthlib.data.sources import open_source
-from synthlib.inputs import InputError, choose
+from synthlib.inputs import InputError, choose, parameter
 from synthlib.names import CIFAR
 
 SPLITS = ("pool", "test", "rest")
@@ -23,7 +23,12 @@ DOWNLOADED = (*CIFAR, "eurosat")
 
 
 def load_real(
-    dataset: str, split: str, real_dir: str = "", classes: Sequence[str] = (), image_size: int = 0
+    dataset: str,
+    split: str,
+    real_dir: str = "",
+    classes: Sequence[str] = (),
+    image_size: int = 0,
+    whose: str = "",
 ) -> ImageSet:
     """The real images of a data set, or of some of its `classes`, with labels in that order.
 
@@ -38,13 +43,16 @@ def load_real(
     needs a real_dir, and has its classes.
     image_size: images that differ in size are cropped to a square in the middle and resized to it (bilinear); those of one size
     are kept as they are.
+    whose: what the `classes` of one's own are of, such as a checkpoint: named where others are left out, or some are missing.
 
     InputError for what is missing, damaged or undecodable (which file), classes that do not match (both lists), a split that
     cannot be had, and images of several sizes without `image_size`.
     """
     choose("split", split, SPLITS)
     if image_size < 0:
-        raise InputError(f"image_size is {image_size}; expected pixels, or 0 to keep images as they are: give another.")
+        raise InputError(
+            f"{parameter('image_size')} is {image_size}; expected pixels, or 0 to keep images as they are."
+        )
     place = _place(dataset, real_dir)
     if classes or dataset != "own":
         read_spec(dataset, list(classes))  # refuses unknown data sets and classes before anything is read
@@ -52,8 +60,8 @@ def load_real(
         return _chosen(_load_digits("pool" if split == "pool" else "test"), dataset, classes, dataset)
     if place is None:
         raise InputError(
-            f"data set {dataset!r} has no real images of its own; expected real_dir, a folder of class folders or a packed "
-            ".npz: give it."
+            f"data set {dataset!r} has no real images of its own; expected {parameter('real_dir')}, a folder of class "
+            "folders or a packed .npz: give it."
         )
     if dataset in CIFAR and _is_torchvisions(dataset, place, real_dir):
         images, labels, found = readers.read_cifar(dataset, split == "pool", place)
@@ -61,7 +69,13 @@ def load_real(
         return _chosen(ImageSet(images, labels, found, ids, True), dataset, classes, f"{dataset} in {place}")
     if dataset in CIFAR and _is_copy(place):
         readers.check_copy(place, dataset)
-    return _load_source(dataset, split, place, classes, image_size)
+    return _load_source(dataset, split, place, classes, image_size, whose)
+
+
+def is_at_hand(dataset: str) -> bool:
+    """Whether a data set's real images are there without a real_dir: bundled, or downloaded (whole or not)."""
+    place = _place(dataset, "")
+    return dataset == "digits" or (place is not None and place.exists())
 
 
 def real_training_set(
@@ -82,7 +96,7 @@ def real_training_set(
     low = {"images_per_class": (images_per_class, 0), "replicates": (replicates, 1), "seed": (seed, 0)}
     for name, (value, least) in low.items():
         if value < least:
-            raise InputError(f"{name} is {value}; expected {least} or more: give another.")
+            raise InputError(f"{parameter(name)} is {value}; expected {least} or more: give another.")
     pool = load_real(dataset, "pool", real_dir, classes, image_size)
     members = [np.flatnonzero(pool.labels.numpy() == label) for label in range(len(pool.classes))]
     for name, mine in zip(pool.classes, members, strict=True):
@@ -138,14 +152,14 @@ def _is_torchvisions(dataset: str, place: Path, real_dir: str) -> bool:
 
 
 def _numbers(
-    found: list[str], dataset: str, classes: Sequence[str], name: str, own: list[str]
+    found: list[str], dataset: str, classes: Sequence[str], name: str, own: list[str], whose: str = ""
 ) -> tuple[list[str], dict[str, int]]:
     """The classes wanted, and a source's class name -> its number among them. own: those of "own" where none are named."""
-    if dataset == "own":
+    if dataset == "own" and not whose:
         for wanted in classes:
             choose_class(f"class of {name}", wanted, found)
     known = list(read_spec(dataset, list(classes) or (own if dataset == "own" else [])).classes)
-    ours = match_classes(found, known, name, dataset, part=bool(classes))
+    ours = match_classes(found, known, name, whose if dataset == "own" and whose else dataset, part=bool(classes))
     return known, {theirs: known.index(our) for theirs, our in ours.items()}
 
 
@@ -192,24 +206,30 @@ def _load_digits(split: str) -> ImageSet:
 # --- folders, archives and packed files -------------------------------------------------------------------------------
 
 
-def _load_source(dataset: str, split: str, place: Path, classes: Sequence[str], image_size: int) -> ImageSet:
+def _load_source(
+    dataset: str, split: str, place: Path, classes: Sequence[str], image_size: int, whose: str
+) -> ImageSet:
     if dataset == "eurosat" and not place.exists():
         raise InputError(
             f"no real images of eurosat in {place}; expected its class folders: run `synthlib download eurosat`, or give "
-            "their folder as real_dir."
+            f"their folder as {parameter('real_dir')}."
         )
     folders = {} if dataset == "eurosat" else readers.split_folders(place)
     folder = _folder_of("pool" if split == "pool" else "test", place, folders) if dataset != "eurosat" else place
     source = open_source(folder)
     # Pool and test of one's own must agree in their classes, and on their order.
     own = open_source(folders["test"]).classes if dataset == "own" and len(folders) == 2 else source.classes
-    known, numbers = _numbers(source.classes, dataset, classes, str(folder), own)
+    known, numbers = _numbers(source.classes, dataset, classes, str(folder), own, whose)
+    if whose and (others := [name for name in source.classes if name not in numbers]):
+        more = f" and {len(others) - 10} more" if len(others) > 10 else ""
+        print(f"{folder}: images of classes that {whose} does not know are left out: {', '.join(others[:10])}{more}")
     items, names = [item for item in source.items if item.class_name in numbers], None
     if dataset == "eurosat":
         items, names = readers.eurosat_split(items, [known[numbers[i.class_name]] for i in items], split, folder)
     if not items:
         raise InputError(
-            f"{folder} holds no image of {', '.join(known[:10])} for split {split!r}; expected some: give another real_dir."
+            f"{folder} holds no image of {', '.join(known[:10])} for split {split!r}; expected some: give "
+            f"another {parameter('real_dir')}."
         )
     if names:
         ids = [f"{dataset}-{name}" for name in names]

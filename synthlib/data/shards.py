@@ -204,7 +204,7 @@ def stacked(images: list[np.ndarray], folder: Path) -> np.ndarray:
     sizes = sorted({f"{image.shape[1]} x {image.shape[0]}" for image in images})
     if len(sizes) > 1:
         raise InputError(
-            f"{folder} has images of {' and '.join(sizes)}; expected one size: import it again with --size."
+            f"{folder} has images of {' and '.join(sizes)}; expected one size: import it again with `synthlib import --size`."
         )
     return np.stack(images)
 
@@ -242,7 +242,7 @@ def set_folder(given: str | Path) -> Path:
     A relative path is below the working folder or, if there is none, below the root. InputError where there are no shards.
     """
     folder = Path(given).absolute() if Path(given).exists() else paths.resolve(given)
-    for place in (folder, folder.parent / f".{folder.name}.synthlib", folder / "data"):
+    for place in (folder, paths.kept_beside(folder), folder / "data"):
         if any(place.glob("*.parquet")):
             return place
         if (place / PLAN).is_file():

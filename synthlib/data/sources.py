@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from synthlib.data.archives import SourceError, is_image, read_archive
 from synthlib.data.classes import require_distinct
 from synthlib.data.shards import class_names, numbered_by, told_features
-from synthlib.inputs import InputError, choose
+from synthlib.inputs import InputError, choose, parameter
 
 # Columns that only our own shards have all of: a source with them is a set of ours that comes back, prompts and all.
 OWN_COLUMNS = {"image_id", "label", "class", "prompt", "domain", "trick", "guidance_scale", "seed", "replicate", "index",
@@ -65,7 +65,7 @@ def open_source(path: Path, label_column: str = "") -> Source:
         parquet = sorted(path.glob("*.parquet")) or sorted(path.glob("data/*.parquet"))
     if label_column and not parquet:
         raise InputError(
-            f"label_column is {label_column!r}; expected none: {path} holds no Parquet files, which have columns."
+            f"{parameter('label_column')} is {label_column!r}; expected none: {path} holds no Parquet files, which have columns."
         )
     if parquet:
         source = _parquet(path, parquet, label_column)

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from synthlib import digests, hub, paths
 from synthlib.data.datasets import check_distinct, read_spec
 from synthlib.devices import device_named, require_finite
-from synthlib.inputs import InputError, choose, read_yaml, text
+from synthlib.inputs import InputError, choose, parameter, read_yaml, text
 from synthlib.progress import progress
 
 PROMPTS = ("clip", "ours")
@@ -307,7 +307,7 @@ def read_prompts(dataset: str, classes: Sequence[str], prompts: str = "clip") ->
     if dataset not in known:
         raise InputError(
             f"{file.name} has no prompts for data set {dataset!r}, only for {', '.join(known)}; expected them there: write "
-            "them, or take --prompts ours."
+            f"them, or take {parameter('prompts')} ours."
         )
     kinds = {"classes": dict, "templates": list}
     if not all(isinstance(known[dataset].get(key), kind) for key, kind in kinds.items()):
@@ -322,7 +322,7 @@ def read_prompts(dataset: str, classes: Sequence[str], prompts: str = "clip") ->
     if without:
         raise InputError(
             f"{file.name} has no words for class {', '.join(without)} of {dataset}; expected words for every class: write "
-            "them there, or take --prompts ours."
+            f"them there, or take {parameter('prompts')} ours."
         )
     check_distinct((words[name], name) for name in classes)
     templates = [text(f"a template of {dataset} in {file.name}", given) for given in known[dataset]["templates"]]

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import torch
 
 from synthlib import digests
-from synthlib.data.classes import alike
+from synthlib.data.classes import alike, differing
 from synthlib.data.sets import ImageSet
 from synthlib.devices import require_finite
 from synthlib.evaluation.evaluate import accuracy_percent
-from synthlib.inputs import InputError
+from synthlib.inputs import InputError, parameter
 from synthlib.training.augment import Preparation, batches, seeded
 from synthlib.training.models import memory_format
 
@@ -98,15 +98,13 @@ def tester(real: ImageSet, classes: list[str], batch_size: int) -> Tester:
 
 
 def require_classes(classes: list[str], real: ImageSet, what: str) -> None:
-    """InputError, with both lists, unless `what` has the classes of the real images (see `alike`), in their order."""
+    """InputError, with what differs, unless `what` has the classes of the real images (see `alike`), in their order."""
     if [alike(name, real.classes) for name in classes] != real.classes:
-        only = [[name for name in a if name not in b] for a, b in ((classes, real.classes), (real.classes, classes))]
-        differ = (
-            f"only there: {only[0]}; only in the real images: {only[1]}" if any(only) else "the same in another order"
-        )
+        same = sorted(filter(None, (alike(name, real.classes) for name in classes))) == sorted(real.classes)
         raise InputError(
-            f"{what} has classes {classes}; expected those of the real images, {real.classes} ({differ}): name the data set "
-            "that it was made for, or its `classes`."
+            f"{what} has {len(classes)} classes, the real images have {len(real.classes)}; "
+            f"{'the same in another order' if same else differing(classes, real.classes)}. Expected the same: name the "
+            f"{parameter('dataset')} that it was made for, or in a notebook its classes."
         )
 
 

@@ -14,7 +14,7 @@ from synthlib.devices import TORCH_TYPES, device_named, out_of_memory
 from synthlib.generation import parts as model_parts
 from synthlib.generation.parts import DDIM
 from synthlib.generation.pipelines import OtherModel, open_pipeline
-from synthlib.inputs import InputError
+from synthlib.inputs import InputError, parameter
 from synthlib.names import IMAGE_TRICKS
 
 # Stable Diffusion v1 drawing from text, and tuned to draw from CLIP's embedding of an image.
@@ -127,7 +127,8 @@ def check_trick(source: Path, trick: str) -> None:
         draws, gives = ("images", "prompts") if takes_images(source) else ("text", "images")
         kind = "a text-to-image model" if gives == "prompts" else f"a diffusers folder of a {IMAGE_MODEL}"
         raise InputError(
-            f"{source} draws from {draws}, but trick {trick!r} gives {gives}; expected {kind}: name one as the model, or choose "
+            f"{source} draws from {draws}, but trick {trick!r} gives {gives}; expected {kind}: name one as "
+            f"{parameter('model')}, or choose "
             f"{'one of ' + ', '.join(IMAGE_TRICKS) if gives == 'prompts' else 'a trick of prompts'}."
         )
     if takes_images(source) and not for_our_sampler(source):
@@ -281,8 +282,8 @@ def check_size(checkpoint: Checkpoint, height: int, width: int) -> None:
     multiple = vae_factor(checkpoint.vae) * 2 ** (len(checkpoint.unet.config.block_out_channels) - 1)
     if height % multiple or width % multiple:
         raise InputError(
-            f"this checkpoint cannot draw {height} x {width} pixels; expected multiples of {multiple}, "
-            f"such as its own {checkpoint.height} x {checkpoint.width}."
+            f"this checkpoint cannot draw {height} x {width} pixels; expected {parameter('height')} and {parameter('width')} in "
+            f"multiples of {multiple}, such as its own {checkpoint.height} x {checkpoint.width}."
         )
 
 

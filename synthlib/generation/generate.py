@@ -32,7 +32,7 @@ from synthlib.generation.plan import (
 from synthlib.generation.prompts import sources
 from synthlib.generation.resize import filter_name
 from synthlib.generation.reuse import Existing, drawn_files, identities, ranges, read_if_there
-from synthlib.inputs import InputError
+from synthlib.inputs import InputError, parameter
 from synthlib.interrupts import sigterm_between_pieces, told_in_one_line
 from synthlib.locks import claim
 from synthlib.names import IMAGE_TRICKS
@@ -107,7 +107,7 @@ def open_plan(settings: GenerateSettings) -> Plan:
     spec = plan_spec(settings)
     if settings.revision and not hub.is_hub_id(settings.model):
         raise InputError(
-            f"revision is {settings.revision!r}; expected none for a model that is no hub id: leave it empty."
+            f"{parameter('revision')} is {settings.revision!r}; expected none for a model that is no hub id: leave it out."
         )
     source = hub.fetch(settings.model, settings.revision, settings.safety == "flag")
     ours = checkpoints.for_our_sampler(source)

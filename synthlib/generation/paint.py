@@ -23,7 +23,7 @@ from synthlib.generation.plan import Group, group_rows, groups
 from synthlib.generation.prompts import check_words, prompts_of
 from synthlib.generation.resize import check_resize, final_size, resize_images
 from synthlib.generation.safety import SafetyChecker, flag, open_safety_checker
-from synthlib.inputs import InputError
+from synthlib.inputs import InputError, parameter
 from synthlib.names import IMAGE_TRICKS
 from synthlib.settings import GenerateSettings
 
@@ -107,8 +107,8 @@ class Painter:
         pixels = 3 * math.prod(final_size(*self.size, settings.resize))
         if settings.shard_rows * pixels > SHARD_BYTES:
             raise InputError(
-                f"shard_rows is {settings.shard_rows}; expected at most {SHARD_BYTES // pixels} for images of this size, "
-                "which one Parquet file can hold."
+                f"{parameter('shard_rows')} is {settings.shard_rows}; expected at most {SHARD_BYTES // pixels} for images of "
+                "this size, which one Parquet file can hold."
             )
         if isinstance(model, OtherModel):
             _refuse_what_pipelines_cannot(settings)
@@ -196,9 +196,10 @@ class Painter:
                 raise
             traceback.clear_frames(error.__traceback__)  # they hold activations, which would stay on the device
         less = self.settings.batch_size // 2
-        advice = f"set batch_size {less}, or let --probe-batch find one" if less else "use float16, or smaller images"
+        advice = f"set {parameter('batch_size')} {less}, or let `synthlib generate --probe-batch` find one"
+        advice = advice if less else f"use {parameter('precision')} float16, or smaller images"
         raise OutOfMemory(  # not within the handler, so that it does not hold on to what ran out
-            f"out of memory on {hardware_name(self.settings.device)} with batch_size {self.settings.batch_size}; "
+            f"out of memory on {hardware_name(self.settings.device)} with {parameter('batch_size')} {self.settings.batch_size}; "
             f"expected a batch that fits: {advice}."
         )
 
@@ -208,7 +209,7 @@ def _refuse_what_pipelines_cannot(settings: GenerateSettings) -> None:
     for name, value in ours.items():
         if getattr(settings, name) != value:
             raise InputError(
-                f"{name} is {getattr(settings, name)!r}, which only checkpoints of Stable Diffusion v1's kind can do; "
+                f"{parameter(name)} is {getattr(settings, name)!r}, which only checkpoints of Stable Diffusion v1's kind can do; "
                 f"expected {value!r} for this one."
             )
 

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from synthlib import hub, paths
 from synthlib.data.datasets import DatasetSpec, check_distinct, read_prompts, read_spec
 from synthlib.generation.prompts import DOMAIN_TRICKS, SLOTS, check_words, prompts_of, sources, variant_places, variants
-from synthlib.inputs import InputError
+from synthlib.inputs import InputError, parameter
 from synthlib.names import IMAGE_TRICKS
 from synthlib.settings import GenerateSettings
 
@@ -69,8 +69,8 @@ def plan_spec(settings: GenerateSettings) -> DatasetSpec:
         spec = replace(spec, prompts=read_prompts(file, settings.dataset, spec.classes))
     if settings.trick in IMAGE_TRICKS and settings.noise != "per_image":
         raise InputError(
-            f"noise is {settings.noise!r} with trick {settings.trick!r}; expected 'per_image': the authors' script has no order "
-            "for images that are conditioned on images."
+            f"{parameter('noise')} is {settings.noise!r} with trick {settings.trick!r}; expected 'per_image': the authors' "
+            "script has no order for images that are conditioned on images."
         )
     templates = {"multi_domain" if drawn in DOMAIN_TRICKS else drawn for drawn in sources(settings.trick, 3)}
     if lacking := templates - {*spec.templates, "prompt_list", *IMAGE_TRICKS}:

@@ -8,7 +8,7 @@ import numpy as np
 from synthlib import paths
 from synthlib.data.datasets import DatasetSpec
 from synthlib.files import read_json
-from synthlib.inputs import InputError
+from synthlib.inputs import InputError, parameter
 from synthlib.names import MERGED_TRICKS
 
 DOMAIN_TRICKS = ("multi_domain", "domain_guidance")  # prompts of multi_domain's template, in all domains in turn
@@ -88,5 +88,5 @@ def check_words(model: Path, prompts: Sequence[str]) -> None:
         name = "the embedded model" if model == paths.embedded_model() else model
         raise InputError(
             f"{name} does not know {', '.join(map(repr, strange))}; expected some of the words that it knows: {known}; choose "
-            "among these, or name a model that knows more, such as CompVis/stable-diffusion-v1-4."
+            f"among these, or name as {parameter('model')} one that knows more, such as CompVis/stable-diffusion-v1-4."
         )

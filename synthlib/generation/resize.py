@@ -2,7 +2,7 @@
 
 import torch
 
-from synthlib.inputs import InputError
+from synthlib.inputs import InputError, parameter
 
 # What each name in the authors' archives means: (side in pixels, antialias). Theirs is torchvision's Resize on uint8 tensors:
 # bilinear in float32, rounded half to even. "64" is in their script; that "32A" is the same with antialias is inferred.
@@ -27,7 +27,7 @@ def check_resize(height: int, width: int, resize: str) -> None:
     side = max(final_size(height, width, resize))
     if resize and min(height, width) < side:
         raise InputError(
-            f"resize {resize!r} makes {side} px of {width} x {height}; expected larger images to begin with."
+            f"{parameter('resize')} {resize!r} makes {side} px of {width} x {height}; expected larger images to begin with."
         )
 
 

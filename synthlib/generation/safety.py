@@ -8,7 +8,7 @@ import torch
 
 from synthlib.devices import out_of_memory, require_finite
 from synthlib.generation.parts import first_line, open_part
-from synthlib.inputs import InputError
+from synthlib.inputs import InputError, parameter
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,8 @@ def open_safety_checker(folder: Path, device: torch.device) -> SafetyChecker:
 
     if not (folder / "safety_checker").is_dir():
         raise InputError(
-            f"{folder} has no safety_checker; expected one for safety 'flag': set it to 'off', or fetch a whole checkpoint."
+            f"{folder} has no safety_checker; expected one for {parameter('safety')} flag: leave that out, or "
+            "fetch a whole checkpoint."
         )
     checker = open_part(StableDiffusionSafetyChecker, folder / "safety_checker", torch.float32)
     processor = open_part(CLIPImageProcessor, folder / "feature_extractor")
@@ -38,7 +39,7 @@ def open_safety_checker(folder: Path, device: torch.device) -> SafetyChecker:
             raise
         raise InputError(
             f"the safety_checker of {folder} does not take what its feature_extractor gives: {first_line(error)}; expected those "
-            "of one model: fetch it again, or set safety to 'off'."
+            f"of one model: fetch it again, or leave {parameter('safety')} flag out."
         )
     finite = all(torch.isfinite(tensor).all() for tensor in checker.state_dict().values())
     require_finite(finite, f"the safety checker's weights in {folder}", "fetch the checkpoint again")

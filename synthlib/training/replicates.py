@@ -3,7 +3,7 @@
 import csv
 import io
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,16 +12,16 @@ import pyarrow as pa
 import torch
 
 from synthlib import costly, digests, paths, receipts
-from synthlib.data.real import real_training_set
+from synthlib.data.real import DOWNLOADED, is_at_hand, real_training_set
 from synthlib.data.sets import SyntheticSet
 from synthlib.data.shards import read_shards
 from synthlib.devices import device_named, hardware_name
 from synthlib.files import write_atomic
-from synthlib.inputs import InputError
+from synthlib.inputs import InputError, parameter, read_yaml
 from synthlib.interrupts import told_in_one_line
 from synthlib.names import REAL_TRICKS
 from synthlib.progress import progress
-from synthlib.settings import TrainSettings
+from synthlib.settings import TrainSettings, protocol_values
 from synthlib.training.checkpoint import BEST_ON_TEST, LAST, model_bytes, read_record
 from synthlib.training.logs import epoch_logger
 from synthlib.training.models import mixed_precision
@@ -36,15 +36,45 @@ PLACES = ("run_dir", "generated_dir", "kept_dir", "real_dir", "dataset", "classe
 def read_training_set(settings: TrainSettings) -> SyntheticSet:
     """The images that `settings` names: of `generated_dir` (with kept_dir those of its kept.csv), or of the real pool.
 
-    InputError: kept_dir was made from another set, or real images are learned from (tricks real and few_shot).
+    InputError: kept_dir was made from another set, or real images are learned from (tricks real and few_shot); there is one
+    class alone; or the real images that it is to be tested on are not there.
     """
+    require_test_images(settings)
     if settings.trick not in REAL_TRICKS:
-        return read_shards(settings.generated_dir, _kept_rows(settings) if settings.kept_dir else None)
+        images = read_shards(settings.generated_dir, _kept_rows(settings) if settings.kept_dir else None)
+        require_several(images.classes, settings.generated_dir)
+        return images
     if settings.kept_dir:
         raise InputError(f"kept_dir is given with trick {settings.trick!r}; expected none: real images are not judged.")
     few = (settings.images_per_class, settings.replicates or 1) if settings.trick == "few_shot" else (0, 1)
-    return real_training_set(
-        settings.dataset, settings.real_dir, settings.classes, *few, settings.seed, settings.image_size
+    size = preparation_for(settings, 0).resized
+    images = real_training_set(settings.dataset, settings.real_dir, settings.classes, *few, settings.seed, size)
+    require_several(images.classes, f"the pool of {settings.dataset}")
+    return images
+
+
+def require_several(classes: Sequence[str], where: str) -> None:
+    """InputError: a classifier would learn a single class."""
+    if len(classes) < 2:
+        raise InputError(
+            f"{where} has images of one class alone, {classes[0]!r}; expected two classes or more, for a classifier to tell "
+            "apart: add others."
+        )
+
+
+def require_test_images(settings: TrainSettings) -> None:
+    """InputError, with what needs none: training is to be tested on real images, and there are none."""
+    if not settings.test_every or settings.real_dir or is_at_hand(settings.dataset):
+        return
+    if protocol_values(settings.protocol)["test_every"]:
+        without = (name for name in read_yaml(paths.protocols_file()) if not protocol_values(name)["test_every"])
+        said, instead = (f"{parameter('protocol')} {name}" for name in (settings.protocol, next(without)))
+    else:
+        said, instead = f"test_every {settings.test_every}", "test_every 0"
+    fetch = f"run `synthlib download {settings.dataset}`, " if settings.dataset in DOWNLOADED else ""
+    raise InputError(
+        f"{said} tests on real images while training, and there are none of data set {settings.dataset!r}; expected some: "
+        f"{fetch}give their folder as {parameter('real_dir')}, or take {instead}, which needs none."
     )
 
 
@@ -125,8 +155,8 @@ def chosen_images(images: SyntheticSet, settings: TrainSettings, source: int, tr
     n, unused = len(images.labels), settings.unused_images
     if 0 < n <= unused:
         raise InputError(
-            f"unused_images is {unused}, and replicate {source} has {n} images; expected fewer, so that some are left: "
-            "give 0, or generate more."
+            f"{parameter('unused_images')} is {unused}, and replicate {source} has {n} images; expected fewer, so that some are "
+            "left: give 0, or generate more."
         )
     if unused:
         generator = torch.Generator().manual_seed(seed_for(training_seed, "unused images"))

@@ -18,8 +18,8 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from synthlib.devices import device_named, hardware_name, require_finite
-from synthlib.inputs import InputError
-from synthlib.names import CIFAR
+from synthlib.inputs import InputError, parameter
+from synthlib.names import CIFAR, MINIATURES
 from synthlib.progress import meter
 from synthlib.settings import TrainSettings
 from synthlib.training.augment import NORMALISATION_OF, Preparation, batches, resize, seeded
@@ -31,6 +31,7 @@ from synthlib.training.optimise import AdamW, Average, learning_rate_at
 Test = Callable[[torch.nn.Module, Preparation], dict[str, float]]
 CHOOSES = "test_authors_percent"  # of what `test` returns: the best epoch has the highest, as in the authors' code
 CIFAR_SIZE = 32  # pixels of a network's input for CIFAR, --img_size in the authors' code, however large its images are
+USUAL_SIZE = dict.fromkeys(MINIATURES, 32)  # of a network's input, in pixels, where it is not 224
 SHRUNK_TOGETHER = 1000  # images; a whole set as float32 would take four times its memory
 # What errors of too little memory say that are no OutOfMemoryError: of CPUs, of CUDA, of its libraries.
 NO_MEMORY = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
@@ -57,11 +58,13 @@ class Trained:
 def preparation_for(settings: TrainSettings, size: int) -> Preparation:
     """How images of `size` pixels become the network's input.
 
-    The network's size is `image_size`, else the authors' (CIFAR: 32; rotated_crop: 224), else that of the images; the
-    normalisation is the one asked for, else with resized_crop that of the initial weights, else the transform's: the authors'
-    code has none for EuroSAT, whatever it starts from.
+    size: 0 for images of several sizes, or that are no squares: they are cropped and resized to what this says (`resized`).
+
+    The network's size is `image_size`, else the authors' (CIFAR: 32; rotated_crop: 224), else that of the images, else 224, for
+    which most networks are made (miniatures: 32); the normalisation is the one asked for, else with resized_crop that of the
+    initial weights, else the transform's: the authors' code has none for EuroSAT, whatever it starts from.
     """
-    own = CIFAR_SIZE if settings.dataset in CIFAR else size
+    own = CIFAR_SIZE if settings.dataset in CIFAR else size or USUAL_SIZE.get(settings.architecture, 224)
     own = 224 if settings.transform == "rotated_crop" else own
     normalisation = settings.normalisation
     if not normalisation and settings.init == "imagenet" and settings.transform == "resized_crop":
@@ -100,10 +103,10 @@ def train(
     except (torch.OutOfMemoryError, RuntimeError) as error:
         if not isinstance(error, torch.OutOfMemoryError) and not any(words in str(error) for words in NO_MEMORY):
             raise
-        smaller = f"batch_size {settings.batch_size // 2}, " if settings.batch_size > 3 else ""
+        smaller = f"{parameter('batch_size')} {settings.batch_size // 2}, " if settings.batch_size > 3 else ""
         raise InputError(
             f"{settings.architecture} ran out of memory at batch size {settings.batch_size} on "
-            f"{device_named(settings.device)}; try {smaller}a smaller image_size or a smaller architecture."
+            f"{device_named(settings.device)}; try {smaller}a smaller {parameter('image_size')} or {parameter('architecture')}."
         ) from None
 
 
@@ -184,7 +187,9 @@ def _train(
     with average.in_place():
         last = cpu_state(model.state_dict())
     finite = all(torch.isfinite(tensor).all() for tensor in last.values())  # after the last step no loss tells
-    require_finite(finite, f"the weights after epoch {settings.epochs}", "try a learning_rate ten times smaller")
+    require_finite(
+        finite, f"the weights after epoch {settings.epochs}", f"try a {parameter('learning_rate')} ten times smaller"
+    )
     return Trained(last, history, settings.epochs * len(steps), preparation, best, best_epoch)
 
 
@@ -244,7 +249,7 @@ def _history_row(epoch: int, losses: torch.Tensor, correct: torch.Tensor, n: int
         if not math.isfinite(value):
             raise InputError(
                 f"the loss is {value} at step {step} (epoch {epoch + 1}, learning rate {learning_rate:.2g}); "
-                "expected a finite number; try a learning_rate ten times smaller."
+                f"expected a finite number; try a {parameter('learning_rate')} ten times smaller."
             )
     return {
         "epoch": epoch + 1,
