@@ -69,8 +69,24 @@ def conflict(said: str) -> str:
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     asked = [line for line in lines if line.startswith("The user requested (constraint)")]
     depends = [line for line in lines if " depends on " in line]
+    depends = [line for line in depends if _excludes(line, asked)] or depends  # pip tells innocent ones, too
     errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR")]
     return " / ".join((asked + depends if depends else errors or lines[-1:])[:6])
+
+
+def _excludes(depends: str, asked: list[str]) -> bool:
+    """Whether "a 1.0 depends on b<2 and >=1" excludes one of such as "The user requested (constraint) b==3"."""
+    from packaging.requirements import InvalidRequirement, Requirement
+    from packaging.utils import canonicalize_name
+
+    pairs = [line.split()[-1].split("==", 1) for line in asked if "==" in line]
+    versions = {canonicalize_name(name): version for name, version in pairs}
+    try:
+        wanted = Requirement(depends.partition(" depends on ")[2].partition(";")[0].replace(" and ", ","))
+    except InvalidRequirement:
+        return False
+    version = versions.get(canonicalize_name(wanted.name))
+    return version is not None and not wanted.specifier.contains(version, prereleases=True)
 
 
 def keep_on_drive() -> None:

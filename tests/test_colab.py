@@ -203,7 +203,8 @@ def test_the_notebooks_and_a_batch_run_beside_colabs_versions_and_a_new_machine_
 def test_a_requirement_that_cannot_be_met_is_named_in_one_line(monkeypatch):
     said = (
         "ERROR: Cannot install synthlib because these package versions have conflicting dependencies.\n\n"
-        "The conflict is caused by:\n    synthlib 0.1.0 depends on diffusers>=0.35\n"
+        "The conflict is caused by:\n    timm 1.0 depends on diffusers>=0.2 and <2\n"
+        "    synthlib 0.1.0 depends on diffusers>=0.35\n"
         "    The user requested (constraint) diffusers==0.30.0\n"
     )
     failed = subprocess.CompletedProcess([], 1, "", said)
@@ -213,6 +214,7 @@ def test_a_requirement_that_cannot_be_met_is_named_in_one_line(monkeypatch):
         colab.install()
     text = str(caught.value)
     assert "synthlib 0.1.0 depends on diffusers>=0.35" in text and "diffusers==0.30.0" in text and "\n" not in text
+    assert "timm" not in text
 
 
 def test_all_that_is_installed_constrains_pip_but_what_pip_could_not_read(monkeypatch):
