@@ -96,7 +96,7 @@ class Driver:
         return False
 
     def end(self):
-        said = self.process.communicate(timeout=300)[0]
+        said = self.process.communicate(timeout=600)[0]
         return self.process.returncode, said
 
 
@@ -208,8 +208,12 @@ def test_what_either_profile_finished_the_other_finds_finished(resumed, local, c
 def test_jobs_of_an_engine_of_its_own_give_the_bytes_of_a_local_run(cluster, local, own_engine, tmp_path):
     root = copy_checkout(tmp_path / "kit")
     (root / "smart_open.py").write_text("raise SystemExit('a package of the other Python')")  # on its PYTHONPATH
-    code, said = Driver(cluster, root, SYNTHLIB_ENGINE=str(own_engine / "bin" / "python")).end()
-    assert code == 0, said
+    driver = Driver(cluster, root, SYNTHLIB_ENGINE=str(own_engine / "bin" / "python"))
+    try:
+        code, said = driver.end()
+    finally:
+        driver.process.kill()
+    assert code == 0, said + driver.log()
     assert receipts(root) == receipts(local)
 
 
