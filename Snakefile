@@ -1,8 +1,7 @@
 # Snakemake orders and schedules the steps of an experiment; receipts decide what is done (synthlib/receipts.py).
 # `synthlib reproduce EXPERIMENT` calls it in a folder that holds graph.json: the steps that are not done, and what each comes
-# after (synthlib/runs/graph.py). A step's stamp there says that this call has got it done; nothing else reads it.
+# after, and by which Python they are run, which need not be Snakemake's (synthlib/runs/graph.py). A step's stamp there says that this call has got it done; nothing else reads it.
 import json
-import sys
 from pathlib import Path
 
 graph = json.loads(Path("graph.json").read_text())
@@ -29,8 +28,10 @@ for notebook, kind in graph["rules"].items():
         resources:
             gpu=lambda wildcards: steps[wildcards.step]["gpu"],
         params:
-            python=sys.executable,
+            python=graph["python"],
+            pythonpath=graph["pythonpath"],
             notebook=notebook,
             spec=lambda wildcards: steps[wildcards.step]["spec"],
         shell:
-            "{params.python:q} -m synthlib.cli run {params.notebook} --params {params.spec:q} --log && touch {output:q}"
+            "PYTHONPATH={params.pythonpath:q} {params.python:q} -m synthlib.cli run {params.notebook}"
+            " --params {params.spec:q} --log && touch {output:q}"

@@ -55,6 +55,11 @@ def _parser() -> argparse.ArgumentParser:
     older.add_argument("--keep", action="store_true", help="accept what older code made, and record that")
     command.set_defaults(command=_reproduce)
 
+    command = commands.add_parser(
+        "engine", help="install Snakemake, which reproduce needs, in an environment of its own: .engine/"
+    )
+    command.set_defaults(command=_engine)
+
     command = commands.add_parser("report", help="one page that shows everything: figures/<experiment>/report.html")
     command.add_argument("experiment", help="a file in experiments/, or interactive: what the notebooks made by hand")
     command.add_argument(
@@ -136,6 +141,12 @@ def _reproduce(options: argparse.Namespace) -> None:
 
         write_report(experiment.name)
     print(f"Page: {os.path.relpath(page)}")
+
+
+def _engine(options: argparse.Namespace) -> None:
+    from synthlib.runs.engine import set_up
+
+    set_up()
 
 
 def _report(options: argparse.Namespace) -> None:

@@ -206,6 +206,7 @@ def _next_training(images: Path, dataset: str) -> str:
 def _draw_in_parts(settings: GenerateSettings) -> None:
     """Draw a set by as many processes as GPUs can be seen, each with one of its own; what is left, the caller draws."""
     from synthlib import hub, interrupts
+    from synthlib.runs.engine import engine_python
     from synthlib.runs.graph import in_parts
     from synthlib.runs.reproduce import Means, launch_by, run_steps
     from synthlib.runs.steps import PlannedStep
@@ -213,14 +214,15 @@ def _draw_in_parts(settings: GenerateSettings) -> None:
     if settings.device not in ("auto", "cuda"):
         raise InputError(f"--device is {settings.device!r} with --gpus; expected auto or cuda, each process gets one.")
     number = len(visible_gpus())
-    hub.fetch(settings.model, settings.revision, settings.safety == "flag")  # once, before many want it
     whole = PlannedStep(f"01_generate/{settings.trick}", "01_generate", asdict(settings), ())
     parts = [step for step in in_parts([whole], number) if step.parameters["part"]]
     if parts:
         print(f"Each process says how far it is in {os.path.relpath(paths.resolve(settings.run_dir))}/parts/*/run.log")
         launch = launch_by(Means(cores=number, gpus="all"), parts)
+        python = engine_python(launch.executor)
+        hub.fetch(settings.model, settings.revision, settings.safety == "flag")  # once, before many want it
         with interrupts.terminated_at_once():
-            run_steps(parts, paths.resolve(settings.run_dir) / ".engine", launch)
+            run_steps(parts, paths.resolve(settings.run_dir) / ".engine", launch, python)
 
 
 def _with_probed_batch(settings: GenerateSettings) -> GenerateSettings:

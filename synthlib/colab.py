@@ -11,7 +11,6 @@ from pathlib import Path
 from synthlib import mirror, paths
 from synthlib.inputs import InputError
 
-WANTED = "engine"  # the extra that `synthlib reproduce` needs
 ON_DRIVE = "MyDrive/synthlib"
 # A version as a constraints file may have it (PEP 440): Ubuntu's own packages have others, and pip would stop at those.
 VERSION = re.compile(r"\d+(\.\d+)*((a|b|rc)\d+)?(\.post\d+)?(\.dev\d+)?(\+[a-z0-9]+([._-][a-z0-9]+)*)?", re.I)
@@ -39,7 +38,7 @@ def install() -> None:
         constraints.write_text("".join(f"{name}=={version}\n" for name, version in sorted(installed().items())))
         # not --quiet, which would hide what conflicts
         pip = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check"]
-        pip += ["--constraint", str(constraints), "--editable", f"{paths.package().parent}[{WANTED}]"]
+        pip += ["--constraint", str(constraints), "--editable", str(paths.package().parent)]
         done = subprocess.run(pip, capture_output=True, text=True)
     if done.returncode:
         raise InputError(
@@ -68,10 +67,26 @@ def installed() -> dict[str, str]:
 def conflict(said: str) -> str:
     """Which requirements cannot be met together, in what pip said, as one line."""
     lines = [line.strip() for line in said.splitlines() if line.strip()]
-    told = [line for line in lines if line.startswith("The user requested (constraint)")]
-    told += [line for line in lines if " depends on " in line]
+    asked = [line for line in lines if line.startswith("The user requested (constraint)")]
+    depends = [line for line in lines if " depends on " in line]
+    depends = [line for line in depends if _excludes(line, asked)] or depends  # pip tells innocent ones, too
     errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR")]
-    return " / ".join((told or errors or lines[-1:])[:6])
+    return " / ".join((asked + depends if depends else errors or lines[-1:])[:6])
+
+
+def _excludes(depends: str, asked: list[str]) -> bool:
+    """Whether "a 1.0 depends on b<2 and >=1" excludes one of such as "The user requested (constraint) b==3"."""
+    from packaging.requirements import InvalidRequirement, Requirement
+    from packaging.utils import canonicalize_name
+
+    pairs = [line.split()[-1].split("==", 1) for line in asked if "==" in line]
+    versions = {canonicalize_name(name): version for name, version in pairs}
+    try:
+        wanted = Requirement(depends.partition(" depends on ")[2].partition(";")[0].replace(" and ", ","))
+    except InvalidRequirement:
+        return False
+    version = versions.get(canonicalize_name(wanted.name))
+    return version is not None and not wanted.specifier.contains(version, prereleases=True)
 
 
 def keep_on_drive() -> None:

@@ -92,6 +92,11 @@ def data_home() -> Path:
     return Path(os.environ["SYNTHLIB_DATA"]).absolute() if os.environ.get("SYNTHLIB_DATA") else root() / "data"
 
 
+def engine_home() -> Path:
+    """Snakemake's own environment, if `synthlib engine` made one: .engine/ below the root. Not in git."""
+    return root() / ".engine"
+
+
 def embedded_model() -> Path:
     """The text-to-image checkpoint that comes with the package."""
     return package() / "pocket" / "weights"

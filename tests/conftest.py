@@ -1,6 +1,9 @@
 """What all tests share: a root of their own for runs, settings with a notebook's defaults, real data where it is."""
 
 import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -54,6 +57,18 @@ def own_root(tmp_path, monkeypatch):
     paths.root.cache_clear()
     yield tmp_path
     paths.root.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def own_engine(tmp_path_factory):
+    """Snakemake in an environment of its own, as `synthlib engine` makes it from the registry."""
+    root = tmp_path_factory.mktemp("engine")
+    for name in ("notebooks", "pyproject.toml", "constraints.txt"):
+        (root / name).symlink_to(ROOT / name)
+    command = [sys.executable, "-m", "synthlib.cli", "engine"]
+    subprocess.run(command, env=os.environ | {"SYNTHLIB_ROOT": str(root)}, check=True)
+    yield root / ".engine"
+    shutil.rmtree(root)  # 300 MB
 
 
 def tier_times(reports):

@@ -1,27 +1,54 @@
-"""On Colab: its old kernel stack and library versions, its setup cell, and a run that goes on from Drive.
+"""On Colab: its Python, kernel stack and library versions, its setup cell, and a run that goes on from Drive.
 
-The environment is made of colab_constraints.txt; torch, torchvision and CUDA's libraries are linked from the one that runs
-this test. google.colab is a stand-in whose drive is a folder; git takes the kit from this checkout instead of its address.
+The environment has what the kit and a kernel need in the versions of colab_constraints.txt, but from the registry: torch's build
+and CUDA's libraries are not Colab's own. All else of that list is not there, but pip must fit the kit beside it, too.
+google.colab is a stand-in whose drive is a folder; git takes the kit from this checkout instead of its address.
 """
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tomllib
-from importlib.metadata import distributions
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from packaging.requirements import Requirement
 
 from synthlib import colab
 from synthlib.inputs import InputError
 
-LINKED = ("torch", "torchvision", "triton", "nvidia-", "cuda-")
+LIST = ROOT / "tests" / "colab_constraints.txt"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+KERNEL = ("ipykernel", "ipython", "jupyter_client", "notebook", "pip")
+CUDA = ("nvidia-", "cuda-")  # as torch's build wants them
 NOTEBOOKS = ("01_generate", "02_train", "03_eval", "04_figures")
 DRIVE = "def mount(where):\n    import os\n    os.makedirs(where + '/MyDrive', exist_ok=True)\n"
 VERSIONS = "import json, importlib.metadata as m; print(json.dumps({d.metadata['Name']: d.version for d in m.distributions()}))"
+
+
+def plain(name):
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def listed():
+    """What Colab has: name -> version without the mark of a local build."""
+    pairs = re.findall(r"^([\w.-]+)==([^\s+]+)", LIST.read_text(), re.M)
+    return {plain(name): version for name, version in pairs}
+
+
+def python_of_colab():
+    """A Python of the list's minor version: on the PATH, or pyenv's."""
+    wanted = "python" + re.search(r"Python (\d+\.\d+)", LIST.read_text())[1]
+    pyenv = Path(os.environ.get("PYENV_ROOT", "~/.pyenv")).expanduser()
+    found = shutil.which(wanted)
+    for python in [*([found] if found else []), *sorted(pyenv.glob(f"versions/*/bin/{wanted}"))]:
+        if subprocess.run([python, "-c", "import ensurepip"], capture_output=True).returncode == 0:
+            return python  # pyenv puts a name on the PATH that may not work
+    pytest.skip(f"no {wanted}, which Colab has: expected one on the PATH or in {pyenv / 'versions'}")
 
 
 class Machine:
@@ -34,7 +61,7 @@ class Machine:
         self._environment()
         self._google()
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("SYNTHLIB_", "PYTHON", "JUPYTER", "IPYTHON"))}
-        address = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["synthlib"]["repository"]
+        address = PROJECT["tool"]["synthlib"]["repository"]
         source = self._source()
         self.variables = kept | {
             "PATH": f"{self.python.parent}:{os.environ['PATH']}",
@@ -48,18 +75,21 @@ class Machine:
         }
 
     def _environment(self):
-        subprocess.run([sys.executable, "-m", "venv", self.folder / "env"], check=True)
-        listed = ROOT / "tests" / "colab_constraints.txt"
-        pip = [self.python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-compile", "--requirement", listed]
-        done = subprocess.run(pip, capture_output=True, text=True)
+        subprocess.run([python_of_colab(), "-m", "venv", self.folder / "env"], check=True)
+        versions = {name: version for name, version in listed().items() if not name.startswith(CUDA)}
+        core = {plain(Requirement(text).name) for text in PROJECT["project"]["dependencies"]}
+        names = [*sorted(core & set(versions)), *KERNEL]
+        pip = [self.python, "-m", "pip", "install", "--quiet", "--no-compile", "--constraint", self._rules(versions)]
+        done = subprocess.run([*pip, *names], capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
-        packages = next((self.folder / "env" / "lib").glob("python*")) / "site-packages"
-        for one in distributions():
-            if one.metadata["Name"].lower().startswith(LINKED) and one.metadata["Name"] != "torch-fidelity":
-                for name in {file.parts[0] for file in one.files} - {"..", "__pycache__"}:
-                    if not (packages / name).is_symlink():
-                        (packages / name).symlink_to(one.locate_file(name))
-        self.packages = packages
+        self.packages = next((self.folder / "env" / "lib").glob("python*")) / "site-packages"
+        there = {plain(path.name.split("-")[0]) for path in self.packages.glob("*.dist-info")}
+        self.not_there = self._rules({name: version for name, version in versions.items() if name not in there})
+
+    def _rules(self, versions):
+        file = self.folder / f"{len(versions)}_packages.txt"
+        file.write_text("".join(f"{name}=={version}\n" for name, version in versions.items()))
+        return file
 
     def _google(self):
         (self.packages / "google" / "colab").mkdir(parents=True)
@@ -82,24 +112,23 @@ class Machine:
             subprocess.run([*git, *words], cwd=source, check=True)
         return source
 
-    def run(self, *words):
-        done = subprocess.run(
-            [self.python, *words], cwd=self.content, env=self.variables, capture_output=True, text=True
-        )
+    def run(self, *words, **variables):
+        env = self.variables | variables
+        done = subprocess.run([self.python, *words], cwd=self.content, env=env, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
     def versions(self):
         return json.loads(self.run("-c", VERSIONS))
 
-    def execute(self, name, cells):
+    def execute(self, name, cells, **variables):
         """Execute cells as a notebook in a new kernel in the working folder; what they printed."""
         import nbformat
 
         path = self.content / f"{name}.ipynb"
         spec = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
         nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=spec), path)
-        self.run("-m", "nbconvert", "--to", "notebook", "--execute", "--inplace", str(path))
+        self.run("-m", "nbconvert", "--to", "notebook", "--execute", "--inplace", str(path), **variables)
         outputs = [out for cell in nbformat.read(path, 4).cells for out in cell.get("outputs", ())]
         return "".join(out.get("text", "") for out in outputs)
 
@@ -114,23 +143,37 @@ def cells_of(name):
     return cells
 
 
-@pytest.mark.colab
-def test_the_notebooks_and_a_batch_run_beside_colabs_versions_and_a_new_machine_goes_on_from_drive(tmp_path):
+def shell(command):
+    """A cell that gives a command, as `!` does."""
     import nbformat
 
-    machine = Machine(tmp_path)
+    return nbformat.v4.new_code_cell(f"get_ipython().system({command!r})")
+
+
+@pytest.fixture
+def machine(tmp_path):
+    try:
+        yield Machine(tmp_path)
+    finally:
+        shutil.rmtree(tmp_path / "env", ignore_errors=True)  # 5 GB
+
+
+@pytest.mark.colab
+def test_the_notebooks_and_a_batch_run_beside_colabs_versions_and_a_new_machine_goes_on_from_drive(machine):
+    import nbformat
+
     before = machine.versions()
     assert not {"papermill", "snakemake", "synthlib"} & set(before)
     setup = cells_of("01_generate")[2]
-    check = nbformat.v4.new_code_cell("import papermill, snakemake\nprint(synthlib.__file__)")  # without a restart
-    said = machine.execute("setup", [setup, check])
+    check = nbformat.v4.new_code_cell("import papermill\nprint(synthlib.__file__)")  # without a restart
+    said = machine.execute("setup", [setup, check], PIP_CONSTRAINT=str(machine.not_there))
     assert "Runs are kept in" in said and str(machine.content / "kit" / "synthlib" / "__init__.py") in said
     after = machine.versions()
     assert {name: after.get(name) for name in before} == before, "a package of Colab's changed"
     new = {name: version for name, version in after.items() if name not in before}
-    assert {"papermill", "snakemake", "synthlib"} <= set(new)
+    assert {"papermill", "synthlib"} <= set(new)
     told = ("ipython", "ipykernel", "jupyter_client", "torch", "diffusers", "timm", "numpy", "pandas", "nbconvert")
-    print(f"\nPython {sys.version.split()[0]};", ", ".join(f"{name} {before[name]}" for name in told))
+    print(f"\n{machine.run('--version').strip()};", ", ".join(f"{name} {before[name]}" for name in told))
     print("installed beside them:", ", ".join(f"{name} {version}" for name, version in sorted(new.items())))
 
     for name in NOTEBOOKS:  # each in a kernel of its own, as opened one after the other
@@ -139,15 +182,18 @@ def test_the_notebooks_and_a_batch_run_beside_colabs_versions_and_a_new_machine_
     kit, drive = machine.content / "kit", machine.content / "drive" / "MyDrive" / "synthlib"
     assert len(list(kit.glob("papermill_runs/interactive/**/receipt.json"))) == len(NOTEBOOKS)
 
-    reproduce = nbformat.v4.new_code_cell('get_ipython().system("synthlib reproduce tiny --cores 2")')
-    said = machine.execute("batch", [setup, reproduce])
+    reproduce = "synthlib reproduce tiny --cores 2"
+    said = machine.execute("batch", [setup, shell(reproduce), shell("synthlib engine"), shell(reproduce)])
+    refused, _, said = said.partition("Installing Snakemake")
+    assert "nothing else changes: synthlib engine" in refused and "4 of 4 steps" not in refused, refused
     assert "4 of 4 steps to do" in said and "Page:" in said, said
+    assert machine.versions() == after
     assert (kit / "figures/tiny/report.html").is_file()
     kept = {path.relative_to(drive): path.stat().st_mtime_ns for path in drive.rglob("*.parquet")}
     assert kept and not [path for path in drive.rglob("*") if path.name.startswith((".", "part-"))]
 
-    shutil.rmtree(kit)  # a new machine: nothing is there but Drive
-    said = machine.execute("again", [setup, reproduce])
+    shutil.rmtree(kit)  # a new machine: nothing is there but Drive, no Snakemake either
+    said = machine.execute("again", [setup, shell(reproduce)])
     assert "came back from" in said and "All 4 steps are done; nothing is run." in said, said
     assert {path.relative_to(drive): path.stat().st_mtime_ns for path in drive.rglob("*.parquet")} == kept
     assert (kit / "figures/tiny/report.html").is_file()
@@ -157,7 +203,8 @@ def test_the_notebooks_and_a_batch_run_beside_colabs_versions_and_a_new_machine_
 def test_a_requirement_that_cannot_be_met_is_named_in_one_line(monkeypatch):
     said = (
         "ERROR: Cannot install synthlib because these package versions have conflicting dependencies.\n\n"
-        "The conflict is caused by:\n    synthlib 0.1.0 depends on diffusers>=0.35\n"
+        "The conflict is caused by:\n    timm 1.0 depends on diffusers>=0.2 and <2\n"
+        "    synthlib 0.1.0 depends on diffusers>=0.35\n"
         "    The user requested (constraint) diffusers==0.30.0\n"
     )
     failed = subprocess.CompletedProcess([], 1, "", said)
@@ -167,6 +214,7 @@ def test_a_requirement_that_cannot_be_met_is_named_in_one_line(monkeypatch):
         colab.install()
     text = str(caught.value)
     assert "synthlib 0.1.0 depends on diffusers>=0.35" in text and "diffusers==0.30.0" in text and "\n" not in text
+    assert "timm" not in text
 
 
 def test_all_that_is_installed_constrains_pip_but_what_pip_could_not_read(monkeypatch):
@@ -193,7 +241,5 @@ def test_a_checkout_whose_installation_was_cut_off_does_not_count_as_installed(t
 
 def test_the_guide_names_the_versions_tested():
     guide = (ROOT / "docs" / "colab.md").read_text()
-    listed = (ROOT / "tests" / "colab_constraints.txt").read_text().splitlines()
-    tested = dict(line.split("==") for line in listed if "==" in line)
-    for name in ("IPython", "ipykernel", "jupyter_client", "diffusers", "timm", "numpy", "pandas"):
-        assert f"{name} {tested[name.lower()]}" in " ".join(guide.split()), name
+    for name in ("IPython", "ipykernel", "jupyter_client", "torch", "diffusers", "timm", "numpy", "pandas"):
+        assert f"{name} {listed()[plain(name)]}" in " ".join(guide.split()), name

@@ -4,11 +4,13 @@ import os
 import signal
 import subprocess
 import sys
+import venv
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 from test_runs import copy_checkout, edit, environment, files, synthlib
 
 from synthlib import cli, paths, receipts
@@ -16,7 +18,7 @@ from synthlib.files import read_json, write_json
 from synthlib.generation.generate import generate, open_plan
 from synthlib.inputs import InputError
 from synthlib.locks import process_id
-from synthlib.runs import graph, reproduce
+from synthlib.runs import engine, graph, reproduce
 from synthlib.runs.experiment import read_experiment
 from synthlib.runs.reproduce import Means
 from synthlib.runs.steps import plan_steps
@@ -185,11 +187,11 @@ def test_what_dead_calls_left_is_tidied_and_that_of_live_ones_and_of_others_is_n
 @pytest.mark.parametrize("elsewhere", [False, True])
 def test_a_snakemake_whose_caller_died_is_told_to_end_and_keeps_its_folder_until_then(own_root, elsewhere):
     steps = plan_steps(read_experiment("tiny"))
-    engine = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    snakemake = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     left = left_by_a_dead_call(own_root / ".engine", "left", jobs_elsewhere=elsewhere)
-    graph.Engine(left, steps).started(engine.pid)
+    graph.Engine(left, steps).started(snakemake.pid)
     graph.open_engine(own_root / ".engine", steps)
-    assert left.is_dir() and engine.wait(timeout=20) == -signal.SIGTERM
+    assert left.is_dir() and snakemake.wait(timeout=20) == -signal.SIGTERM
     graph.open_engine(own_root / ".engine", steps)
     assert left.exists() == elsewhere  # these jobs may outlive it
 
@@ -232,13 +234,79 @@ def test_a_slurm_that_does_not_answer_is_one_line(own_root, monkeypatch):
         reproduce.reproduce(experiment, plan_steps(experiment), Means("slurm"))
 
 
-def test_an_executor_that_is_not_installed_is_one_line(own_root):
-    (own_root / "mine").mkdir()
-    (own_root / "mine" / "config.yaml").write_text("executor: slrum\n")
-    with pytest.raises(
-        InputError, match="executor is 'slrum', which is not installed; pip install snakemake-executor-"
-    ):
-        reproduce.launch_by(Means(str(own_root / "mine")), [])
+def python_with(folder, *modules):
+    """A Python that has nothing but some modules, which are empty."""
+    venv.EnvBuilder(symlinks=True).create(folder)
+    packages = next((folder / "lib").glob("python*")) / "site-packages"
+    for name in modules:
+        (packages / f"{name}.py").touch()
+    return str(folder / "bin" / "python")
+
+
+BOTH = ("snakemake", "snakemake_executor_plugin_slurm")
+
+
+@pytest.mark.parametrize(
+    ("this", "own", "named", "executor", "found"),
+    [
+        (BOTH, BOTH, None, "local", "this"),
+        ((), BOTH, None, "local", ".engine"),
+        (BOTH[:1], BOTH, None, "slurm", ".engine"),
+        (BOTH, BOTH, BOTH, "slurm", "named"),
+        ((), (), None, "local", "Snakemake, which runs the steps, is not installed.*: synthlib engine"),
+        (BOTH, BOTH, BOTH[:1], "slurm", "SYNTHLIB_ENGINE is .*; expected a Python that has snakemake and snakemake-ex"),
+        (BOTH, BOTH, None, "slrum", "executor is 'slrum', which is not installed.*pip.*install snakemake-executor-"),
+    ],
+)
+def test_the_python_that_starts_snakemake(own_root, monkeypatch, this, own, named, executor, found):
+    pythons = {name: python_with(own_root / name, *had) for name, had in (("this", this), (".engine", own))}
+    monkeypatch.delenv("SYNTHLIB_ENGINE", raising=False)
+    if named:
+        pythons["named"] = python_with(own_root / "named", *named)
+        monkeypatch.setenv("SYNTHLIB_ENGINE", os.path.relpath(pythons["named"]))
+    monkeypatch.setattr(sys, "executable", pythons["this"])
+    if found in pythons:
+        assert engine.engine_python(executor) == pythons[found]
+    else:
+        with pytest.raises(InputError, match=found):
+            engine.engine_python(executor)
+
+
+def test_without_snakemake_what_is_done_is_found_and_what_is_not_is_refused_before_a_download(own_root, monkeypatch):
+    experiment = read_experiment("tiny")
+    steps = plan_steps(experiment)
+    monkeypatch.setenv("SYNTHLIB_ENGINE", "/nowhere")
+    monkeypatch.setattr(reproduce.hub, "fetch", lambda *_: pytest.fail("fetched"))
+    assert cli.main(["reproduce", "tiny", "--dry-run"]) == 0
+    with pytest.raises(InputError, match="SYNTHLIB_ENGINE is '/nowhere'; expected a Python that has snakemake, or"):
+        reproduce.reproduce(experiment, steps, Means())
+    monkeypatch.setattr(reproduce, "states", lambda steps: dict.fromkeys((step.name for step in steps), "done"))
+    assert not reproduce.reproduce(experiment, steps, Means())
+
+
+def test_an_engine_that_cannot_be_installed_leaves_nothing(own_root, monkeypatch, capsys):
+    for name in ("pyproject.toml", "constraints.txt"):
+        (own_root / name).symlink_to(ROOT / name)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", "")
+    assert cli.main(["engine"]) == 2 and not (own_root / ".engine").exists()
+    said = capsys.readouterr().err
+    assert "snakemake" in said and said.count("\n") == 1
+
+
+@pytest.mark.runs
+def test_an_engine_of_its_own_gives_the_bytes_of_one_in_this_python(tmp_path, own_engine):
+    roots = {}
+    for name in ("this", "own"):
+        roots[name] = root = copy_checkout(tmp_path / name)
+        (root / ".engine").symlink_to(own_engine)
+    (roots["own"] / "smart_open.py").write_text(
+        "raise SystemExit('a package of the other Python')"
+    )  # on its PYTHONPATH
+    synthlib(roots["this"], "reproduce", "tiny", "--parts", "2")
+    synthlib(roots["own"], "reproduce", "tiny", "--parts", "2", SYNTHLIB_ENGINE=".engine/bin/python")
+    assert files(roots["own"], SHARDS, *RESULTS) == files(roots["this"], SHARDS, *RESULTS)
 
 
 @pytest.mark.runs

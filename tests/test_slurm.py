@@ -54,7 +54,7 @@ def local(tmp_path_factory):
 class Driver:
     """`synthlib reproduce tiny` on the cluster, as a process that can be watched and interrupted."""
 
-    def __init__(self, cluster, root):
+    def __init__(self, cluster, root, **variables):
         profile = root.parent / "slurm"
         profile.mkdir(exist_ok=True)
         own = yaml.safe_load((ROOT / "profiles/slurm/config.yaml").read_text()) | OVERRIDES
@@ -62,7 +62,7 @@ class Driver:
         command = [sys.executable, "-m", "synthlib.cli", "reproduce", "tiny", "--profile", str(profile)]
         self.cluster, self.root = cluster, root
         self.process = subprocess.Popen(
-            [*command, "--parts", str(PARTS)], cwd=root, env=environment(root) | cluster.environment,
+            [*command, "--parts", str(PARTS)], cwd=root, env=environment(root) | cluster.environment | variables,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )  # fmt: skip
@@ -96,7 +96,7 @@ class Driver:
         return False
 
     def end(self):
-        said = self.process.communicate(timeout=300)[0]
+        said = self.process.communicate(timeout=600)[0]
         return self.process.returncode, said
 
 
@@ -203,6 +203,18 @@ def test_what_either_profile_finished_the_other_finds_finished(resumed, local, c
     jobs = cluster.jobs()
     code, said = Driver(cluster, local).end()
     assert code == 0 and "nothing is run" in said and cluster.jobs() == jobs
+
+
+def test_jobs_of_an_engine_of_its_own_give_the_bytes_of_a_local_run(cluster, local, own_engine, tmp_path):
+    root = copy_checkout(tmp_path / "kit")
+    (root / "smart_open.py").write_text("raise SystemExit('a package of the other Python')")  # on its PYTHONPATH
+    driver = Driver(cluster, root, SYNTHLIB_ENGINE=str(own_engine / "bin" / "python"))
+    try:
+        code, said = driver.end()
+    finally:
+        driver.process.kill()
+    assert code == 0, said + driver.log()
+    assert receipts(root) == receipts(local)
 
 
 def test_the_guide_to_slurm(resumed, cluster):

@@ -7,6 +7,7 @@ the steps, which `synthlib run` claims one by one.
 import os
 import platform
 import shutil
+import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -119,7 +120,10 @@ def open_engine(home: Path, steps: list[PlannedStep], here: bool = True) -> Engi
             "threads": step.parameters.get("threads", 1),
             "gpu": int(step.parameters.get("device", "cpu") != "cpu"),
         }
-    write_json(folder / GRAPH, {"rules": RULES, "steps": graph})
+    # This Python runs the steps, not Snakemake's; from Snakemake's folder the package must be found as it is from here.
+    before = os.environ.get("PYTHONPATH")
+    found = os.pathsep.join([str(paths.package().parent), *([before] if before else [])])
+    write_json(folder / GRAPH, {"python": sys.executable, "pythonpath": found, "rules": RULES, "steps": graph})
     return Engine(folder, steps)
 
 

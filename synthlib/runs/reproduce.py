@@ -1,7 +1,6 @@
 """Reproduce: which steps of an experiment are not done, and Snakemake to do them, with one line a step."""
 
 import contextlib
-import importlib.util
 import math
 import os
 import re
@@ -23,6 +22,7 @@ from synthlib.gpus import VISIBLE, chosen_gpus, visible_gpus
 from synthlib.inputs import InputError, choose, read_yaml
 from synthlib.names import OF_THE_POOL
 from synthlib.runs import graph
+from synthlib.runs.engine import engine_environment, engine_python
 from synthlib.runs.experiment import Experiment
 from synthlib.runs.run import LOG
 from synthlib.runs.steps import PlannedStep
@@ -111,7 +111,7 @@ class Means:
 
 @dataclass(frozen=True)
 class Launch:
-    """How Snakemake is started. executor: its name for what runs jobs; said: the same for people."""
+    """How Snakemake is started. executor: its name for what runs jobs; said: the same for people; environment: added to ours."""
 
     executor: str
     options: list[str]
@@ -136,6 +136,7 @@ def reproduce(experiment: Experiment, steps: list[PlannedStep], means: Means) ->
     if not waiting:
         print(f"All {len(steps)} steps are done; nothing is run.", flush=True)
         return False
+    python = engine_python(launch.executor)
     if launch.executor == "slurm":
         _require_slurm()
     drawn = [s.parameters for s in waiting if "model" in s.parameters]
@@ -146,7 +147,7 @@ def reproduce(experiment: Experiment, steps: list[PlannedStep], means: Means) ->
 
         download(name)
     print(f"{len(waiting)} of {len(steps)} steps to do", end=": ", flush=True)
-    run_steps(waiting, paths.resolve(paths.run_dir(experiment.name, ".engine")), launch)
+    run_steps(waiting, paths.resolve(paths.run_dir(experiment.name, ".engine")), launch, python)
     if failed := [step for step in steps if receipts.state(step.notebook, step.parameters) != "done"]:
         raise InputError(
             f"{len(failed)} steps are not done, {failed[0].name} among them; run the same command once more."
@@ -154,18 +155,21 @@ def reproduce(experiment: Experiment, steps: list[PlannedStep], means: Means) ->
     return True
 
 
-def run_steps(steps: list[PlannedStep], home: Path, launch: Launch) -> None:
-    """Run steps through Snakemake, which works in a folder in `home`; a line for each. InputError: how many failed, and why."""
+def run_steps(steps: list[PlannedStep], home: Path, launch: Launch, python: str) -> None:
+    """Run steps through Snakemake, which works in a folder in `home`; a line for each. InputError: how many failed, and why.
+
+    python: starts Snakemake, see engine.engine_python. Steps are run by this one.
+    """
     call = graph.open_engine(home, graph.in_parts(steps, launch.parts), launch.here)
     print(f"{len(call.steps)} jobs {launch.said}; details in {os.path.relpath(call.log)}", flush=True)
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(paths.root() / "Snakefile")]
+    command = [python, "-m", "snakemake", "--snakefile", str(paths.root() / "Snakefile")]
     command += ["--directory", str(call.folder), *launch.options]
     with open(call.log, "w") as file:
         engine = subprocess.Popen(
             command,
             stdout=file,
             stderr=subprocess.STDOUT,
-            env=_with_caches(launch, call.folder / "caches"),
+            env=_with_caches(launch, engine_environment(python), call.folder / "caches"),
             cwd=call.folder,
             start_new_session=not launch.here,  # Ctrl-C comes once, from here
             preexec_fn=None if launch.here else _hear_ctrl_c,
@@ -185,13 +189,13 @@ def run_steps(steps: list[PlannedStep], home: Path, launch: Launch) -> None:
     call.remove()
 
 
-def _with_caches(launch: Launch, folder: Path) -> dict[str, str]:
-    """The environment of a launch, with caches in `folder` where the home's cannot be written: in containers, on compute nodes.
+def _with_caches(launch: Launch, environment: dict[str, str], folder: Path) -> dict[str, str]:
+    """`environment`, what a launch adds, and caches in `folder` where the home's cannot be written: in containers, on nodes.
 
     Snakemake starts nothing without its cache and a user's name; matplotlib and IPython would make theirs anew for each step.
     """
     # Snakemake asks for the user's name, in vain where nobody knows it.
-    given = {"LOGNAME": psutil.Process().username()} | launch.environment
+    given = {"LOGNAME": psutil.Process().username()} | environment | launch.environment
     cache = Path(given.get("XDG_CACHE_HOME", ""))
     if not cache.is_absolute():  # those that use it take no notice of it then
         cache = Path(os.path.expanduser("~/.cache"))
@@ -207,11 +211,8 @@ def _with_caches(launch: Launch, folder: Path) -> dict[str, str]:
 def launch_by(means: Means, steps: list[PlannedStep]) -> Launch:
     """What `means` comes to for some steps.
 
-    InputError: no Snakemake, or not the executor's plugin; an unknown or malformed profile; GPUs that are not there, or are
-    another machine's.
+    InputError: an unknown or malformed profile; GPUs that are not there, or are another machine's.
     """
-    if importlib.util.find_spec("snakemake") is None:
-        raise InputError("Snakemake is not installed, which runs the steps; pip install snakemake.")
     there = sorted(file.parent.name for file in (paths.root() / "profiles").glob("*/config.yaml"))
     folder = paths.typed(means.profile)
     if not (folder / "config.yaml").is_file():
@@ -222,10 +223,8 @@ def launch_by(means: Means, steps: list[PlannedStep]) -> Launch:
     if not all(parts):
         raise InputError(f"{folder / 'config.yaml'}: config is {own!r}; expected nothing, or such as [parts=8].")
     cut = means.parts or (int(parts[-1][1]) if parts else 0)
-    options, environment = ["--profile", str(folder)], dict(os.environ)
-    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
-    before = environment.get("PYTHONPATH")
-    environment["PYTHONPATH"] = os.pathsep.join([str(paths.package().parent), *([before] if before else [])])
+    options = ["--profile", str(folder)]
+    environment = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     if min(means.cores, means.parts) < 0:
         raise InputError(
             f"--cores is {means.cores}, --parts {means.parts}; expected numbers of at least 1, or neither."
@@ -240,11 +239,6 @@ def launch_by(means: Means, steps: list[PlannedStep]) -> Launch:
         options += ["--cores", str(cores), "--resources", f"gpu={max(1, len(gpus))}"]
         said = f"on {cores} cores" + (f" and {len(gpus)} GPUs" if gpus else "")
         return Launch(executor, options, cut or max(1, len(gpus)), said, environment)
-    plugin = f"snakemake-executor-plugin-{executor}"
-    if importlib.util.find_spec(plugin.replace("-", "_")) is None:
-        raise InputError(
-            f"{folder / 'config.yaml'}: executor is {executor!r}, which is not installed; pip install {plugin}, or mend the name."
-        )
     if means.gpus:
         raise InputError(
             f"--gpus is {means.gpus!r}; expected none with executor {executor}, which gives each job its own."
