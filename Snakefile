@@ -1,6 +1,7 @@
 # Snakemake orders and schedules the steps of an experiment; receipts decide what is done (synthlib/receipts.py).
-# `synthlib reproduce EXPERIMENT` calls it in a folder that holds graph.json: the steps that are not done, and what each comes
-# after, and by which Python they are run, which need not be Snakemake's (synthlib/runs/graph.py). A step's stamp there says that this call has got it done; nothing else reads it.
+# `synthlib reproduce EXPERIMENT` calls it in a folder that holds graph.json: the steps that are not done, what each comes after,
+# and the Python that runs them, which need not be Snakemake's (synthlib/runs/graph.py). A step's stamp there says that this call
+# has got it done; nothing else reads it.
 import json
 from pathlib import Path
 
