@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 
 from synthlib.inputs import InputError
 from synthlib.names import BEST_MODE, EVALUATION_MODES, REAL_TRICKS
-from synthlib.results import MODE_LABELS, trick_label, trick_order, variant_order, variant_words, varying
+from synthlib.results import MODE_LABELS, known, trick_label, trick_order, variant_order, variant_words, varying
 from synthlib.results.images import plot_images, plot_sample_grid, sample_figure
 from synthlib.results.reliability import plot_reliability, reliability_figure
 from synthlib.results.style import (
@@ -29,6 +29,8 @@ from synthlib.results.style import (
     TWO_COLUMN,
     add_not_run,
     add_note,
+    dots_words,
+    draw_values,
     new_axes,
     not_run_figure,
     over_words,
@@ -78,7 +80,9 @@ def plot_accuracy_by_trick(
         inside, edge = ("white", colour) if mode == BEST_MODE else (colour, "white")
         if not _missing(accuracy):
             label = MODE_LABELS[mode].replace(", ", ",\n")
-            if not _missing(row["ci_low"]):
+            few = known(row.get("accuracy_values"))
+            draw_values(ax, [y_mode], [few], colour, across=True)
+            if not (_missing(row["ci_low"]) or few):
                 ax.plot(
                     [row["ci_low"], row["ci_high"]], [y_mode, y_mode], color=colour, solid_capstyle="butt", zorder=2
                 )
@@ -97,7 +101,8 @@ def plot_accuracy_by_trick(
     ax.set_ylim(len(lines) - 0.5, -0.5)
     ax.grid(axis="y", visible=False)
     ax.tick_params(axis="y", length=0)
-    ax.set_xlabel("accuracy on the real test images, % (bar: 95 % interval)")
+    dots = dots_words(table["accuracy_values"]) if "accuracy_values" in table else []
+    ax.set_xlabel("; ".join(["accuracy on the real test images, % (bar: 95 % interval", *dots]) + ")")
     ax.set_title(f"{dataset}, {architecture}", loc="left")
     if labelled:
         ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.2)
