@@ -189,7 +189,7 @@ def test_each_epoch_is_a_line_with_loss_and_accuracies_in_both_modes(places, tmp
     ):  # they test after the first epoch, then after the sixth
         told = [kept[name] for name in names if name in kept]
         assert [float(value) for value in row[1:]] == pytest.approx(told, abs=0.006) and len(told) == many
-    assert re.search(r"last epoch, [\d.]+ % \(eval\), [\d.]+ % \(authors\)", "\n".join(lines))
+    assert re.search(r"last epoch, [\d.]+ % \(eval\), [\d.]+ % \(authors\), chance 10.00 %", "\n".join(lines))
 
 
 # --- what they learn from ---------------------------------------------------------------------------------------------
