@@ -228,7 +228,7 @@ def test_the_guide_to_own_data(own_root):
     said = type_all("own_data.md", own_root)
     table = pd.read_csv(own_root / "figures/three_classes/accuracy_by_trick.csv")
     run = table[table["status"] == "run"]
-    assert (run["n_replicates"] == 4).all() and (run["chance_percent"] == pytest.approx(33.3333, abs=1e-3))
+    assert (run["n_replicates"] == 4).all() and (run["chance_percent"].round(1) == 33.3).all()
     far_above_chance(run)
     assert (run["n_test"] == len(real.labels)).all() and set(run["trick"]) == {"base_class", "multi_domain"}
     assert set(table["status"]) == {"run", "not run: this experiment leaves it out"}

@@ -101,8 +101,7 @@ def plot_accuracy_by_trick(
     ax.set_ylim(len(lines) - 0.5, -0.5)
     ax.grid(axis="y", visible=False)
     ax.tick_params(axis="y", length=0)
-    dots = dots_words(table["accuracy_values"]) if "accuracy_values" in table else []
-    ax.set_xlabel("; ".join(["accuracy on the real test images, % (bar: 95 % interval", *dots]) + ")")
+    ax.set_xlabel(_accuracy_label(table))
     ax.set_title(f"{dataset}, {architecture}", loc="left")
     if labelled:
         ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.2)
@@ -125,8 +124,8 @@ def accuracy_figure(table: "pd.DataFrame", not_run: Sequence[str] = ()) -> Figur
     for (dataset, architecture), ax in zip(panels, axes[:, 0], strict=True):
         plot_accuracy_by_trick(table[_where(table, dataset=dataset, architecture=architecture)], ax, variants)
         handles |= take_legend(ax)
-        if ax is not axes[-1, 0]:
-            ax.set_xlabel("")
+        ax.set_xlabel("")
+    axes[-1, 0].set_xlabel(_accuracy_label(table))
     for dataset in dict(panels):
         same = [ax for panel, ax in zip(panels, axes[:, 0], strict=True) if panel[0] == dataset]
         limits = np.array([ax.get_xlim() for ax in same])
@@ -287,6 +286,11 @@ def plot_history(history: Mapping[str, ArrayLike], ax: Axes | None = None) -> Ax
 
 
 # --- helpers ----------------------------------------------------------------------------------------------------------
+
+
+def _accuracy_label(table: "pd.DataFrame") -> str:
+    dots = dots_words(table["accuracy_values"]) if "accuracy_values" in table else []
+    return "\n".join(["accuracy on the real test images, % (bar: 95 % interval)", *dots])
 
 
 def _line(row: Mapping[str, object], variants: Sequence[str]) -> tuple[str, str]:
