@@ -158,9 +158,10 @@ def _train_claimed(options: argparse.Namespace) -> None:
     if test and "test_eval_percent" not in tested:
         model, _ = load_model(last, settings.architecture, images.classes, preparation.image_size)
         tested = test(model.to(device_named(settings.device)), preparation)
-    print(f"{os.path.relpath(last)}: last epoch, {_tested(tested) if test else 'not tested yet'}")
+    chance = 100 / len(images.classes)
+    print(f"{os.path.relpath(last)}: last epoch, {_tested(tested, chance) if test else 'not tested yet'}")
     if trained.best:
-        at_best = _tested(trained.history[trained.best_epoch - 1])
+        at_best = _tested(trained.history[trained.best_epoch - 1], chance)
         print(f"{os.path.relpath(best)}: epoch {trained.best_epoch}, chosen: {BEST_ON_TEST}, {at_best}")
     real = options.real_dir or ("" if settings.dataset in ("digits", *DOWNLOADED) else "FOLDER_OF_REAL_IMAGES")
     words = ["eval", "--model", options.architecture, "--model_path", os.path.relpath(last)]
@@ -309,5 +310,6 @@ def _file_bytes(path: Path, state: dict[str, "torch.Tensor"], record: dict) -> b
     return file.getvalue()
 
 
-def _tested(row: dict) -> str:
-    return f"{row['test_eval_percent']:.2f} % (eval), {row['test_authors_percent']:.2f} % (authors)"
+def _tested(row: dict, chance: float) -> str:
+    modes = f"{row['test_eval_percent']:.2f} % (eval), {row['test_authors_percent']:.2f} % (authors)"
+    return f"{modes}, chance {chance:.2f} %"

@@ -14,6 +14,7 @@ from synthlib.files import write_atomic, write_json
 from synthlib.inputs import InputError, choose, require
 from synthlib.locks import claim_output
 from synthlib.names import REAL_TRICKS, SPLITS
+from synthlib.results import CHANCE_MARK, estimate_words
 
 REFEREES = ("glyph", "clip")  # or a checkpoint's file
 
@@ -90,7 +91,7 @@ def _baseline_clip(options: argparse.Namespace) -> None:
     import safetensors.torch
 
     from synthlib.evaluation import clip_zero_shot as zero_shot
-    from synthlib.results.statistics import wilson_interval, wilson_method
+    from synthlib.results.statistics import covers_chance, wilson_interval, wilson_method
 
     clip = zero_shot.load_clip(options.model, options.weights, options.device)
     real = _real(options, options.split, clip.preparation.size)
@@ -108,9 +109,14 @@ def _baseline_clip(options: argparse.Namespace) -> None:
         hits = int((logits.topk(k, 1).indices == real.labels[:, None]).sum())
         share = wilson_interval(hits, len(real.labels))
         row |= {f"top{k}_percent": share.mean, f"top{k}_low": share.low, f"top{k}_high": share.high}
-        lines.append(f"top-{k}      {_share_said(share)}")
+        chance = 100 * k / len(real.classes)
+        said = _share_said(share, covers_chance(share, chance, len(real.labels)))
+        lines.append(f"top-{k}      {said}   chance {chance:.1f} %")
     row["interval_method"] = wilson_method(len(real.labels))
-    lines += [f"published  {_published_said(options.dataset, clip)}", f"In brackets: {row['interval_method']}."]
+    lines += [
+        f"published  {_published_said(options.dataset, clip)}",
+        f"In brackets: {row['interval_method']}; {CHANCE_MARK}: it covers chance.",
+    ]
     folder = _folder(options, "clip", f"{options.dataset}-{_variant(options, clip.sha256)}")
     tensors = {"logits": logits, "labels": real.labels, "class_embeddings": embeddings.cpu()}
     files = {"logits.safetensors": safetensors.torch.save(tensors), "results.csv": _csv(pd.DataFrame([row]))}
@@ -254,8 +260,8 @@ def _check_batch_size(options: argparse.Namespace) -> None:
     require(options.batch_size >= 1, "batch_size", options.batch_size, "a number of at least 1")
 
 
-def _share_said(share: Any) -> str:
-    return f"{share.mean:5.1f} % [{share.low:.1f}, {share.high:.1f}]"
+def _share_said(share: Any, marked: bool = False) -> str:
+    return estimate_words(f"{share.mean:5.1f} %", f"{share.low:.1f}", f"{share.high:.1f}", marked=marked)
 
 
 def _variant(options: argparse.Namespace, sha256: str) -> str:

@@ -119,14 +119,17 @@ def _said_of(record: dict) -> str:
 def _accuracy_lines(logits: "Logits", dataset: str, batches: str) -> list[str]:
     from synthlib.evaluation.calibration import calibration_bins, ece_percent
     from synthlib.evaluation.evaluate import accuracy_percent, in_file_order, top5_percent
-    from synthlib.results.statistics import wilson_interval
+    from synthlib.results import CHANCE_MARK, estimate_words
+    from synthlib.results.statistics import covers_chance, wilson_interval
 
-    n, lines = len(logits.labels), []
+    (n, n_classes), lines = logits.eval.shape, []
     for mode, values in (("eval", logits.eval), ("authors", logits.authors)):
         accuracy, top5 = accuracy_percent(values, logits.labels), top5_percent(values, logits.labels)
         found = wilson_interval(round(accuracy * n / 100), n)  # a mean over orders: to the nearest whole image
-        line = f"{mode:<8} {accuracy:6.2f} % [{found.low:.2f}, {found.high:.2f}]"
-        line += "" if top5 is None else f"   top-5 {top5:6.2f} %"
+        marked = covers_chance(found, 100 / n_classes, n)
+        words = estimate_words(f"{accuracy:6.2f} %", f"{found.low:.2f}", f"{found.high:.2f}", marked=marked)
+        line = f"{mode:<8} {words}   chance {100 / n_classes:.2f} %"
+        line += "" if top5 is None else f"   top-5 {top5:6.2f} %   chance {500 / n_classes:.2f} %"
         lines.append(f"{line}   ECE {ece_percent(calibration_bins(values, logits.labels)):5.2f}")
     first = "file order, as theirs," if in_file_order(logits.order) else "one shuffle"
     if first == "one shuffle" and dataset in (*CIFAR, "eurosat"):
@@ -134,7 +137,8 @@ def _accuracy_lines(logits: "Logits", dataset: str, batches: str) -> list[str]:
     ours, others = (accuracy_percent(part, logits.labels) for part in (logits.authors[:1], logits.authors[1:]))
     return [
         *lines,
-        "In brackets: Wilson, 95 %, over test images; ECE: expected calibration error in points.",
+        f"In brackets: Wilson, 95 %, over test images; {CHANCE_MARK}: they cover chance; ECE: expected calibration error "
+        "in points.",
         f"authors mode: tested as their code does, in train mode, where batch norm adapts to the test images, in {batches}:",
         f"{first} {ours:.2f} %, {len(logits.authors) - 1} shuffles {others:.2f} % in the mean; authors is the mean of all.",
     ]

@@ -123,6 +123,14 @@ def _odd_words(shown, line):
     for head, text in shown.words:
         if len(parts := text.split("; ")) > len(set(parts)):
             yield f"{head} {text!r} repeats itself"
+        if head == "chance, %":
+            if (
+                text
+                and line["chance"]
+                and not any(_rounds_to(float(line["chance"]), one.split()[0]) for one in text.split("; "))
+            ):
+                yield f"chance is {line['chance']}"
+            continue
         if head in ("status", "guidance") or head.startswith("published"):
             continue  # what several lines of a row say together; "random, 1 to 5"
         if text and _plain(MODES.get(text, text)) not in known:

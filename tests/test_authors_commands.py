@@ -198,7 +198,7 @@ def test_each_epoch_is_a_line_with_loss_and_accuracies_in_both_modes(places, tmp
     ):  # they test after the first epoch, then after the sixth
         told = [kept[name] for name in names if name in kept]
         assert [float(value) for value in row[1:]] == pytest.approx(told, abs=0.006) and len(told) == many
-    assert re.search(r"last epoch, [\d.]+ % \(eval\), [\d.]+ % \(authors\)", "\n".join(lines))
+    assert re.search(r"last epoch, [\d.]+ % \(eval\), [\d.]+ % \(authors\), chance 10.00 %", "\n".join(lines))
 
 
 # --- what they learn from ---------------------------------------------------------------------------------------------
@@ -671,7 +671,10 @@ def test_the_logits_give_every_printed_number_again(places, trained, tmp_path, c
     for mode, values in (("eval", logits.eval), ("authors", logits.authors)):
         accuracy = accuracy_percent(values, logits.labels)
         _, low, high = wilson_interval(round(accuracy * 30 / 100), 30)
-        assert re.search(rf"^{mode} +{accuracy:.2f} % \[{low:.2f}, {high:.2f}\]", printed, re.M)
+        marked = re.escape(" (chance?)" if low <= 10 <= high else "")
+        assert re.search(
+            rf"^{mode} +{accuracy:.2f} % \[{low:.2f}, {high:.2f}\]{marked}   chance 10.00 %", printed, re.M
+        )
 
 
 def test_top5_is_said_of_more_than_ten_classes(places, trained, tmp_path, capsys):
@@ -679,7 +682,8 @@ def test_top5_is_said_of_more_than_ten_classes(places, trained, tmp_path, capsys
     torch.save(initial_model("resnet", 100, 32, 0).state_dict(), tmp_path / "new.pth")
     words = ["--model", "resnet", "--model_path", str(tmp_path / "new.pth"), "--dataset", "CIFAR100"]
     assert cli.main(["eval", *words, "--real_data_location", str(real)]) == 0
-    assert capsys.readouterr().out.count("top-5") == 2
+    said = capsys.readouterr().out
+    assert said.count("top-5") == 2 and len(re.findall(r"chance 1.00 %   top-5 .* %   chance 5.00 %", said)) == 2
     assert run("eval", places, "--model_path", trained) == 0
     assert "top-5" not in capsys.readouterr().out
 

@@ -263,6 +263,7 @@ def test_the_clip_command_writes_what_its_numbers_can_be_computed_from(weights, 
     assert row.top1_percent == 5 * right and row.top1_low < row.top1_percent < row.top1_high
     fifth = int((again.topk(5).indices == torch.tensor(labels)[:, None]).sum())
     assert row.top5_percent == 5 * fifth and row.n_test == 20 and row.interval_method == "Wilson, 95 %, over 20 images"
+    assert said.count("   chance 10.0 %\n") == 1 and said.count("   chance 50.0 %\n") == 1
     assert f"{5 * right:.1f} % [" in said and "published  not available" in said
     assert "weights of the local file tiny.safetensors" in said and record["weights_sha256"][:12] in said
     assert record["templates"] == templates and record["class_words"] == words and record["quick_gelu"] is True
@@ -275,7 +276,7 @@ def test_the_clip_command_tells_runs_apart_and_says_what_is_wrong_in_one_line(we
     assert cli.main([*given, "--weights", str(weights), "--prompts", "ours"]) == 0
     names = {path.name for path in (own_root / "papermill_runs" / "baselines" / "clip").iterdir()}
     assert len(names) == 2 and all(name.startswith("digits-tiny-clip-gelu-") for name in names)
-    assert len(read_clip(paths.baselines_dir())) == 2
+    assert read_clip(paths.baselines_dir())["n_classes"].tolist() == [10, 10]
     for name, old, new in (
         ("results.csv", b"digits,", b"digit5,"),
         ("logits.safetensors", b"F32", b"I32"),

@@ -239,8 +239,14 @@ def test_the_legend_says_which_seeds_the_intervals_are_over():
             .replace("\n", " ")
         )
 
-    assert bars(size_rows()) == "bar: 95 % interval over replicates (generation and training seeds)"
-    given = size_rows().assign(generation_seed="64:0")
+    dots = "dots: each of two or three replicates, too few for an interval"
+    assert bars(size_rows()) == dots
+    enough = result_rows(
+        [("merged", "", "eval", 100, [60, 62, 61, 60]), ("merged", "images_per_class=5", "eval", 50, [50, 51, 52, 50])]
+    )
+    assert bars(enough) == "bar: 95 % interval over replicates (generation and training seeds)"
+    assert bars(pd.concat([enough, size_rows().assign(trick="base_class")])) == f"{bars(enough)}; {dots}"
+    given = enough.assign(generation_seed="64:0")
     assert bars(given) == "bar: 95 % interval over replicates (training seeds only)"
     small = given["setting"] == "images_per_class=5"
     mixed = given.assign(generation_seed=given["generation_seed"].where(~small, given["replicate"].astype(str)))
@@ -302,7 +308,7 @@ def test_the_guidance_figure_joins_fixed_values_in_order_and_bars_the_random_ran
         0.5,
     ]
     assert figure.legends[0].get_title().get_text().replace("\n", " ") == (
-        "bar, shade: 95 % interval over replicates (generation and training seeds); of a measure over generation seeds"
+        "dots: each of two or three replicates, too few for an interval"
     )
     assert says_why(curves.guidance_figure(guidance_frame()[:0], EMPTY_CAUSE))
 
@@ -342,8 +348,8 @@ def test_a_replicate_without_partner_and_a_class_without_images_give_no_gain():
 
 
 def test_gains_say_which_seeds_were_replicated():
-    table = gains.class_gains(per_class(), over="replicates (training seeds only)")
-    assert set(table["gain_method"]) == {"paired t over 2 replicates (training seeds only)"}
+    table = gains.class_gains(per_class(replicates=4), over="replicates (training seeds only)")
+    assert set(table["gain_method"]) == {"paired t over 4 replicates (training seeds only)"}
     title = gains.class_gain_figure(table, over="replicates (training seeds only)").legends[0].get_title().get_text()
     assert title.split() == "bar: 95 % interval of that class alone, over replicates (training seeds only)".split()
 

@@ -28,7 +28,8 @@ PEERS = pd.DataFrame(
     }
 )
 EVERYTHING = pd.concat([PUBLISHED[PUBLISHED["setting"].str.contains("this paper")].assign(generator="SD"), PEERS])
-NO_CLIP = pd.DataFrame(columns=baselines.CLIP_COLUMNS)
+CLIP_COLUMNS = [*baselines.CLIP_COLUMNS, "n_classes"]
+NO_CLIP = pd.DataFrame(columns=CLIP_COLUMNS)
 
 
 def init_of(root, trick, init, hits, **given):
@@ -89,7 +90,7 @@ def with_record(folder):
     """The record of a run that left results.csv, and its logits."""
     (folder / "logits.safetensors").write_bytes(b"logits")
     made = {name: sha256_file(folder / name) for name in ("results.csv", "logits.safetensors")}
-    (folder / "record.json").write_text(json.dumps({"outputs_sha256": made}))
+    (folder / "record.json").write_text(json.dumps({"outputs_sha256": made, "classes": list("abcdefghij")}))
 
 
 def test_a_clip_that_was_run_stands_with_its_interval_beside_the_published_value(tmp_path):
@@ -116,12 +117,14 @@ def test_a_clip_that_was_run_stands_with_its_interval_beside_the_published_value
     assert row["published_percent"] == 75.6 and row["ci_method"].startswith("Wilson")
     assert one(table, classifier="CLIP ViT-B/32")["status"].startswith("not run")
     view = baselines.baselines_view(table)
-    assert one(view, classifier="CLIP RN50")["accuracy %"] == "50.0 [23.7, 76.3]"
+    line = one(view, classifier="CLIP RN50")
+    assert (line["accuracy %"], line["chance %"]) == ("50.0 [23.7, 76.3]", "10.0")
+    assert one(view, method="A peer")["chance %"] == "10.0"
 
 
 def test_weights_that_are_not_openais_have_no_published_value(tmp_path):
-    given = ["cifar10", "test", "RN50", "yfcc15m", "False", "clip", 10, 50.0, 23.7, 76.3, "Wilson"]
-    row = one(t3(tmp_path, pd.DataFrame([given], columns=baselines.CLIP_COLUMNS)), classifier="CLIP RN50")
+    given = ["cifar10", "test", "RN50", "yfcc15m", "False", "clip", 10, 50.0, 23.7, 76.3, "Wilson", 10]
+    row = one(t3(tmp_path, pd.DataFrame([given], columns=CLIP_COLUMNS)), classifier="CLIP RN50")
     assert row["published_percent"] == "not available" and row["accuracy_percent"] == 50
 
 
@@ -198,7 +201,8 @@ def test_t5_says_of_each_missing_part_what_is_missing(tmp_path):
     view = effects.effects_view(table)
     assert view.loc[view["architecture"] == "vit", ["effect", "points"]].to_numpy().tolist() == [["all", "not run"]]
     assert (
-        one(view, effect="authors' mode - eval mode", trick="merged", init="scratch")["points"] == "+5.0 [+5.0, +5.0]"
+        one(view, effect="authors' mode - eval mode", trick="merged", init="scratch")["points"]
+        == "+5.0 (mean of +5.0, +5.0, +5.0)"
     )
 
 
@@ -240,7 +244,8 @@ def test_t6_has_each_condition_with_its_gain_over_base_and_merged_and_its_source
     assert one(table, trick="prompt_list", evaluation_mode="eval")["status"] == "not run: no list"
     view = effects.beyond_view(table)
     assert (
-        one(view, trick="domain guidance", **{"evaluated in": "eval mode"})["- base, points"] == "+30.0 [+30.0, +30.0]"
+        one(view, trick="domain guidance", **{"evaluated in": "eval mode"})["- base, points"]
+        == "+30.0 (mean of +30.0, +30.0, +30.0)"
     )
     assert view["remark"].str.contains("base: unequal").any()
 

@@ -73,6 +73,17 @@ def test_the_bar_is_the_interval():
     assert bars == [(56, 64), (61, 69), (65, 75), (70, 80)]
 
 
+def test_few_replicates_are_dots_in_place_of_a_bar():
+    table = t1("cnn").assign(accuracy_values="")
+    base = (table["trick"] == "base_class") & (table["evaluation_mode"] == "eval")
+    table.loc[base, "accuracy_values"] = "57.5 62.5"
+    ax = figures.plot_accuracy_by_trick(table)
+    bars = sorted(tuple(map(float, line.get_xdata())) for line in ax.lines if len(line.get_xdata()) == 2)
+    assert bars == [(61, 69), (65, 75), (70, 80)]  # not (56, 64)
+    assert [x for dots in ax.collections for x, _ in dots.get_offsets().tolist()] == [57.5, 62.5]
+    assert "dots" in ax.get_xlabel() and "dots" not in figures.plot_accuracy_by_trick(t1("cnn")).get_xlabel()
+
+
 def test_tricks_come_in_canonical_order_and_what_was_not_run_says_so():
     ax = figures.plot_accuracy_by_trick(t1("cnn"))
     assert [label.get_text() for label in ax.get_yticklabels()] == ["base class", "class prompt", "merged"]

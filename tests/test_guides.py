@@ -209,6 +209,14 @@ def own_experiments(root):
     shutil.copytree(ROOT / "experiments", root / "experiments")
 
 
+def far_above_chance(rows, eval_above=45):
+    """Of three classes, in the mean of each condition: here 60 and more; last bits move a mean by a few points."""
+    means = rows.groupby([name for name in ("trick", "evaluation_mode") if name in rows])["accuracy_percent"].mean()
+    modes = means.index.get_level_values("evaluation_mode")
+    assert set(modes) == {"eval", "authors"}
+    assert (means[modes == "eval"] > eval_above).all() and (means[modes == "authors"] > 55).all(), means
+
+
 @pytest.mark.runs
 def test_the_guide_to_own_data(own_root):
     own_experiments(own_root)
@@ -220,14 +228,22 @@ def test_the_guide_to_own_data(own_root):
     said = type_all("own_data.md", own_root)
     table = pd.read_csv(own_root / "figures/three_classes/accuracy_by_trick.csv")
     run = table[table["status"] == "run"]
+    assert (run["n_replicates"] == 4).all() and (run["chance_percent"].round(1) == 33.3).all()
+    far_above_chance(run)
     assert (run["n_test"] == len(real.labels)).all() and set(run["trick"]) == {"base_class", "multi_domain"}
     assert set(table["status"]) == {"run", "not run: this experiment leaves it out"}
     assert "my_models/trained_model.safetensors" in said
+    lines = dict(re.findall(r"^(eval|authors) +([\d.]+) % \[.*\]   chance 33.33 %", said, re.M))
+    far_above_chance(
+        pd.DataFrame({"evaluation_mode": lines.keys(), "accuracy_percent": map(float, lines.values())}), 39
+    )
     named = pd.read_csv(own_root / "papermill_runs/house_numbers/03_eval/house_numbers-multi_domain-resnet/results.csv")
     assert (named["dataset"] == "house_numbers").all() and (named["n_test"] == len(real.labels)).all()
-    assert (named["n_train"] == 36).all()
+    assert (named["n_train"] == 180).all() and named["replicate"].nunique() == 4
+    far_above_chance(named)
     rows = pd.read_csv(own_root / "papermill_runs/mine/03_eval/results.csv")
-    assert rows["n_test"].unique().tolist() == [len(real.labels)] and rows["training_seed"].nunique() == 3
+    assert rows["n_test"].unique().tolist() == [len(real.labels)] and rows["training_seed"].nunique() == 4
+    far_above_chance(rows)
 
 
 @pytest.mark.runs

@@ -44,8 +44,8 @@ def small_run(root):
 
 def clip_runs():
     return pd.DataFrame(
-        [["cifar10", "test", "RN50", "openai (OpenAI)", "True", "clip", 10_000, 71.5, 70.6, 72.4, "Wilson, 95 %"]],
-        columns=baselines.CLIP_COLUMNS,
+        [["cifar10", "test", "RN50", "openai (OpenAI)", "True", "clip", 10_000, 71.5, 70.6, 72.4, "Wilson, 95 %", 10]],
+        columns=[*baselines.CLIP_COLUMNS, "n_classes"],
     )
 
 

@@ -104,6 +104,8 @@ def line(**given):
 
 def test_one_replicate_has_no_interval_and_what_was_not_run_has_no_number():
     assert estimate_text(line(value="50")) == "50.0"
+    few = line(value="50", low="0", high="100", values="40.25 60", method="t over 2 replicates", covers_chance="yes")
+    assert estimate_text(few) == "50.0 (mean of 40.2, 60.0) (chance?)"
     assert estimate_text(line(value="50", low="40", high="60", method="t over 3 replicates")) == "50.0 [40.0, 60.0]"
     assert estimate_text(line(status="not run: why")) == "not run"
     again = line(quantity="difference_points", value="5", low="1", high="9", method="crossed bootstrap, 2000 draws")
@@ -131,6 +133,18 @@ def test_what_is_the_same_in_all_rows_is_said_once_and_modes_stand_side_by_side(
         ["merged", "55.0", "65.0"],
     ]
     assert [cell.line for cell in table.rows[1]] == [None, 4, 5]
+
+
+def test_chance_is_a_column_beside_the_accuracies_and_only_intervals_that_are_shown_have_a_method():
+    lines = [
+        line(trick="merged", value="50", low="40", high="60", method="t over 4 replicates", chance="10", line=2),
+        line(trick="merged", value="80", quantity="top5_percent", chance="50", line=3),
+        line(trick="real", value="55", low="0", high="99", values="50 60", method="t over 2", chance="10", line=4),
+    ]
+    (table,) = number_tables(pd.DataFrame(lines))
+    assert table.headers == ["trick", "accuracy, %", "top-5 accuracy, %", "chance, %"]
+    assert [row[3].text for row in table.rows] == ["10.0; 50.0 (top-5)", "10.0"]
+    assert table.same == [("95 % intervals in brackets", "t over 4 replicates")]
 
 
 def test_published_values_stand_beside_ours_with_their_source():

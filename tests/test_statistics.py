@@ -38,6 +38,32 @@ def test_the_method_says_which_seeds_were_replicated():
     assert statistics.interval_method(3, 3, 1) == "t over 3 replicates (generation seeds only)"
 
 
+def test_an_interval_of_percentages_lies_within_0_and_100_and_its_mean_is_not_moved():
+    # 90, 100: half = 12.7062 * 5; 0, 0, 10: half = 4.30265 * 10 / 3
+    assert statistics.percent_interval([90, 100]) == pytest.approx((95, 95 - 63.531, 100), abs=1e-3)
+    assert statistics.percent_interval([0, 0, 10]) == pytest.approx((10 / 3, 0, 10 / 3 + 14.342), abs=1e-3)
+    assert statistics.percent_interval([60, 70, 80, 70]) == statistics.t_interval([60, 70, 80, 70])
+    assert np.isnan(statistics.percent_interval([99])[1:]).all()
+
+
+@pytest.mark.parametrize(
+    ("interval", "chance", "n", "covers"),
+    [
+        ((60, 40, 80), 50, 10, True),
+        ((60, 40, 80), 40, 10, True),
+        ((60, 51, 69), 50, 10, False),
+        ((30, 21, 39), 50, 10, False),  # below chance
+        ((60, np.nan, np.nan), 50, 10, True),  # 6 of 10: Wilson has 31 to 83
+        ((60, np.nan, np.nan), 50, 1000, False),
+        ((33.333333, 33.333333, 33.333333), 100 / 3, 9, True),  # classifiers that all name one class
+        ((33.9, 33.9, 33.9), 100 / 3, 540, True),
+        ((60, 60, 60), 100 / 3, 540, False),
+    ],
+)
+def test_an_interval_covers_chance_or_not(interval, chance, n, covers):
+    assert statistics.covers_chance(statistics.Interval(*interval), chance, n) is covers
+
+
 def test_paired_difference_is_a_minus_b_and_ignores_what_the_pairs_share():
     # differences 1, 2, 3: mean 2, s = 1, t = 2 / (1 / sqrt(3)) = 3.4641, half = 4.30265 / sqrt(3) = 2.48414
     # two-sided p with 2 degrees of freedom is 1 - t / sqrt(t^2 + 2) = 1 - 3.4641 / sqrt(14) = 0.07418

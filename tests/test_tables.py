@@ -287,7 +287,7 @@ def test_t1_keeps_variants_apart_and_the_view_names_only_what_differs(tmp_path):
 def test_a_table_of_one_variant_reads_as_if_there_were_none(dirs):
     view = tables.accuracy_view(tables.accuracy_by_trick(rows.read_evaluations(dirs), PUBLISHED))
     assert list(view.columns) == [
-        "data set", "architecture", "trick", "accuracy %, eval mode", "accuracy %, authors' mode", "published %",
+        "data set", "architecture", "trick", "accuracy %, eval mode", "accuracy %, authors' mode", "chance %", "published %",
         "n train", "n test", "replicates",
     ]  # fmt: skip
 
@@ -315,7 +315,46 @@ def test_top5_and_calibration_error_have_intervals_and_top5_shows_where_there_is
     assert ece == pytest.approx((3, 3 - 2.48414, 3 + 2.48414), abs=1e-4)
     assert (row["top5_percent"], row["top5_low"], row["top5_high"]) == (90, 90, 90)
     assert pd.isna(one(table, trick="base_class", evaluation_mode="eval")["top5_percent"])
-    assert tables.accuracy_view(table)["top-5 %, eval mode"].tolist() == ["", "90.0 [90.0, 90.0]"]
+    assert tables.accuracy_view(table)["top-5 %, eval mode"].tolist() == ["", "90.0 (mean of 90.0, 90.0, 90.0)"]
+
+
+@pytest.mark.parametrize(
+    ("hits", "words", "low", "high"),
+    [
+        ([9, 10], "95.0 (mean of 90.0, 100.0) (chance?)", 31.469, 100),  # 95 -+ 12.706 * 5; chance is 50
+        ([0, 1, 0], "3.3 (mean of 0.0, 10.0, 0.0)", 0, 17.676),
+        ([8, 9, 8, 9], "85.0 [75.8, 94.2]", 75.813, 94.187),
+        ([9, 10, 10, 10], "97.5 [89.5, 100.0]", 89.544, 100),
+        ([4, 5, 6, 7], "55.0 [34.5, 75.5] (chance?)", 34.458, 75.542),
+        ([6, 4], "50.0 (mean of 60.0, 40.0) (chance?)", 0, 100),
+        ([5], "50.0 (one replicate) (chance?)", None, None),
+        ([7], "70.0 (one replicate) (chance?)", None, None),  # 7 of 10: Wilson has 40 to 89
+        ([10], "100.0 (one replicate)", None, None),  # Wilson has 72 to 100
+        ([7, 7, 7, 7], "70.0 [70.0, 70.0] (chance?)", 70, 70),  # all alike, as of classifiers that know one class
+        ([10, 10, 10, 10], "100.0 [100.0, 100.0]", 100, 100),
+    ],
+)
+def test_an_accuracy_has_an_interval_within_0_and_100_or_few_values_and_a_mark_where_it_covers_chance(
+    tmp_path, hits, words, low, high
+):
+    table = tables.accuracy_by_trick(rows.read_evaluations([evaluated(tmp_path, "merged", hits, bonus=0)]), PUBLISHED)
+    (line,) = tables.accuracy_view(table).to_dict("records")
+    assert (line["accuracy %, eval mode"], line["chance %"]) == (words, "50.0")
+    row = one(table, evaluation_mode="eval")
+    assert row["chance_percent"] == 50 and row["accuracy_covers_chance"] == ("yes" if "chance" in words else "no")
+    bounds = (row["ci_low"], row["ci_high"])
+    assert bounds == pytest.approx((low, high), abs=1e-3) if low is not None else np.isnan(bounds).all()
+
+
+def test_chance_stands_beside_published_accuracies_too_and_is_of_all_classes_there(tmp_path):
+    folder = evaluated(tmp_path, "base_class", [6, 7], dataset="cifar10", architecture="resnet50", top5=90.0)
+    table = tables.accuracy_by_trick(
+        rows.read_evaluations([folder]).assign(n_classes=20), PUBLISHED, [("cifar10", "merged", "vit")]
+    )
+    assert one(table, trick="base_class", evaluation_mode="eval")["chance_percent"] == 5  # of a folder's own classes
+    assert one(table, trick="best tricks")["chance_percent"] == 10
+    lines = tables.accuracy_view(table).set_index("trick")["chance %"]
+    assert lines["base class"] == "5.0 (top-5: 25.0)" and lines["merged"] == ""
 
 
 def test_images_that_were_given_count_no_generation_seed(tmp_path):
@@ -518,7 +557,7 @@ def test_markdown_has_the_interval_in_the_cell_the_modes_as_columns_and_the_note
     lines = text.splitlines()
     header, ruler, base = lines[2], lines[3], lines[4]
     assert "accuracy %, eval mode" in header and "accuracy %, authors' mode" in header
-    assert "60.0 [35.2, 84.8]" in base and "65.0 [40.2, 89.8]" in base and "not available" in base
+    assert "60.0 (mean of 50.0, 70.0, 60.0) (chance?)" in base and "not available" in base
     assert len(header) == len(ruler) == len(base)
     assert "not run: no evaluated folder" in text and text.endswith("not the paper's numbers_.\n")
 
@@ -526,7 +565,7 @@ def test_markdown_has_the_interval_in_the_cell_the_modes_as_columns_and_the_note
 def test_latex_uses_booktabs_and_escapes_what_latex_reads_as_code(dirs, tmp_path):
     text = write_t1(dirs, tmp_path)[2].read_text()
     assert all(
-        rule in text for rule in (r"\toprule", r"\midrule", r"\bottomrule", r"\caption{Accuracy by trick. A miniature")
+        rule in text for rule in (r"\toprule", r"\midrule", r"\bottomrule", r"\caption{Accuracy by trick. (chance?): ")
     )
     assert r"100 \% digits" in text and r"numbers\_." in text and r"accuracy \%" in text
     body = text[text.index(r"\begin{tabular}") :]
@@ -564,7 +603,8 @@ def test_the_csv_reads_back_to_the_same_view(dirs, tmp_path):
 def test_t2_view_has_signed_differences(dirs):
     table = differences.base_against_merged(rows.read_evaluations(dirs), rows.read_correct(dirs), PUBLISHED)
     line = differences.difference_view(table).iloc[0]
-    assert line["merged - base, points"] == "+20.0 [-4.8, +44.8]" and line["n train"] == "100"
+    assert (line["base %"], line["chance %"]) == ("60.0 (mean of 50.0, 70.0, 60.0) (chance?)", "50.0")
+    assert line["merged - base, points"] == "+20.0 (mean of +20.0, +10.0, +30.0)" and line["n train"] == "100"
 
 
 def test_the_committed_published_values_hold_the_papers_own_rows():
@@ -683,10 +723,11 @@ def test_results_csv_repeats_the_others_and_is_not_compared(dirs, tmp_path):
 def test_the_terminal_summary_shows_t1_and_the_verdicts(dirs, tmp_path):
     write_t1(dirs, tmp_path / "a")
     text = compare.summary_text(tmp_path / "a", compare.compare_with_reference(tmp_path / "a", tmp_path / "b"))
-    assert "60.0 [35.2, 84.8]" in text and text.endswith("no committed run to compare with.") and "|" not in text
+    assert "(chance?): chance, 100 / number of classes" in text
+    assert "60.0 (mean of" in text and text.endswith("no committed run to compare with.") and "|" not in text
     write_t1(dirs, tmp_path / "b")
     text = compare.summary_text(tmp_path / "a", compare.compare_with_reference(tmp_path / "a", tmp_path / "b"))
-    assert "60.0 [35.2, 84.8]" in text and text.endswith("accuracy_by_trick.csv: same (equal bytes)")
+    assert "60.0 (mean of" in text and text.endswith("accuracy_by_trick.csv: same (equal bytes)")
 
 
 def test_a_table_of_older_code_cannot_be_summed_up_and_says_so(dirs, tmp_path):
@@ -707,8 +748,9 @@ def test_the_calibration_error_is_compared_with_the_reference_by_its_interval(di
 
 
 def test_one_cell_of_t1_can_be_shown_from_its_evaluated_folder(dirs):
-    header, _, line = compare.cell_text(dirs[1]).splitlines()
-    assert "accuracy %, eval mode" in header and "base class" in line and "60.0 [35.2, 84.8]" in line
+    header, _, line, note = compare.cell_text(dirs[1]).splitlines()
+    assert "accuracy %, eval mode" in header and "base class" in line and "60.0 (mean of" in line
+    assert note.startswith("(chance?): ")
 
 
 def test_tables_import_without_torch_and_matplotlib():

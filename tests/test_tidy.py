@@ -79,7 +79,7 @@ def test_every_number_of_every_table_and_figure_is_found_in_results_csv(of_table
         of_row = mine.groupby(columns or ["file"])
         for place, column, number in numbers_of(cells):
             who = tuple(cells.iloc[place][columns]) or (f"{name}.csv",)
-            lines = of_row.get_group(who)[["value", "low", "high", "published"]]
+            lines = of_row.get_group(who)[["value", "low", "high", "published", "chance"]]
             stated = {float(text) for text in lines.to_numpy().ravel() if text.replace("not available", "")
                       and text.lstrip("-").replace(".", "", 1).replace("e-", "").isdigit()}  # fmt: skip
             assert any(math.isclose(number, other, rel_tol=1e-5) for other in stated), (name, place, column, number)
@@ -158,6 +158,23 @@ def test_each_line_says_where_it_was_evaluated(tmp_path):
     assert set(table.loc[table["setting"] == "", "run_dir"]) == {"papermill_runs/a"}
     own = table[table["setting"] == "guidance=3"]
     assert set(own["commit"]) == {"c0ffee"} and set(own["run_dir"]) == {""}
+
+
+def test_each_accuracy_has_its_chance_and_few_values_stand_with_their_line(of_tables, tmp_path):
+    table = tidy.tidy("T2", "t.csv", of_tables["T2"])
+    mine = table[
+        (table["dataset"] == "digits") & (table["architecture"] == "cnn") & (table["evaluation_mode"] == "eval")
+    ]
+    assert mine["quantity"].tolist() == ["base_percent", "merged_percent", *["difference_points"] * 2, "p"]
+    assert mine["values"].tolist() == ["50 40 60", "80 70 90", "30 30 30", "", ""]
+    assert mine["covers_chance"].tolist() == ["yes", "no", "", "", ""]
+    assert mine["chance"].dropna().tolist() == [50, 50]
+    frames = figure_frames(tmp_path)
+    parts = [tidy.tidy("F8", "f.csv", frames[name]) for name in ("gains", "per_class", "training")]
+    table = tidy.results_csv(parts, {}, {"digits": 4})
+    chance = dict(zip(table["quantity"], table["chance"], strict=True))
+    assert chance["base_percent"] == chance["accuracy_percent"] == 25
+    assert math.isnan(chance["gain_points"]) and math.isnan(chance["loss"])
 
 
 def test_nothing_at_all_is_an_empty_frame_with_every_column():

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from synthlib.inputs import InputError
-from synthlib.results import MODE_LABELS, trick_label
+from synthlib.results import MODE_LABELS, estimate_words, trick_label
 from synthlib.results.cells import NOT_AVAILABLE, P_VALUES, PUBLISHED
 from synthlib.results.tidy import COLUMNS, COUNTS, WHO
 
@@ -115,16 +115,22 @@ def number_text(quantity: str, value: str) -> str:
 
 
 def estimate_text(line: Mapping[str, str]) -> str:
-    """A line's number with its interval, as "66.2 [63.1, 69.3]"; of a second interval, that alone; or why there is none."""
+    """A line's number in words (see `results.estimate_words`); of a second interval, that alone; or why there is none."""
     value, low, high = (number_text(line["quantity"], line[name]) for name in ("value", "low", "high"))
     if value == "":
         return "not run" if line["status"].startswith("not run") else ""
-    interval = f"[{low}, {high}]" if low and high else ""
-    return interval if line["method"].startswith(BOOTSTRAP) else f"{value} {interval}".strip()
+    if line["method"].startswith(BOOTSTRAP):
+        return f"[{low}, {high}]"
+    values = [number_text(line["quantity"], one) for one in line["values"].split()]
+    return estimate_words(value, low, high, values, line["covers_chance"] == "yes")
 
 
 def _number(line: Mapping[str, str]) -> Cell:
-    said = [f"{name} {line[name]}" for name in ("value", "low", "high") if line[name]]
+    said = [
+        f"{name} {line[name]}"
+        for name in ("value", *(("values",) if line["values"] else ("low", "high")))
+        if line[name]
+    ]
     tip = "; ".join(filter(None, [", ".join(said), line["method"], f"results.csv, line {line['line']}"]))
     return Cell(estimate_text(line), int(line["line"]), line["value"], tip)
 
@@ -170,6 +176,10 @@ def _table(file: str, lines: pd.DataFrame) -> NumberTable:
             headers.append("published, %" if alone else f"published: {headers[-1]}")
             for line, row in zip(found, cells, strict=True):
                 row.append(_published(line))
+    if any(line["chance"] for line in records):
+        headers.append("chance, %")
+        for row, made in zip(rows, cells, strict=True):
+            made.append(_chance(row.lines.values()))
     for row, made in zip(rows, cells, strict=True):
         made.extend(_said(row, name) for name in back)
     return NumberTable(file, headers + [_label(name) for name in back], cells, same, len(records))
@@ -241,6 +251,13 @@ def _said(row: _Row, name: str) -> Cell:
     return Cell(_word(name, row.who.get(name, "")))
 
 
+def _chance(lines: Iterable[Mapping[str, str]]) -> Cell:
+    """The chance of a row's accuracies; of the five guesses of top-5 it is another."""
+    found = {line["chance"]: line["quantity"].startswith("top5") for line in lines if line["chance"]}
+    said = [f"{float(chance):.1f}{' (top-5)' if is_top5 else ''}" for chance, is_top5 in found.items()]
+    return Cell("; ".join(said))
+
+
 def _is_published(line: Mapping[str, str]) -> bool:
     return line["published"] not in ("", NOT_AVAILABLE)
 
@@ -262,7 +279,7 @@ def _published_everywhere(records: list[dict[str, str]]) -> list[tuple[str, str]
 
 def _methods(records: list[dict[str, str]]) -> list[tuple[str, str]]:
     """How the intervals came about, each way once."""
-    ways = dict.fromkeys(line["method"] for line in records if line["method"] and line["low"])
+    ways = dict.fromkeys(line["method"] for line in records if line["method"] and line["low"] and not line["values"])
     alike: dict[str, list[str]] = {}
     for way in ways:
         alike.setdefault(re.sub(r"\b\d+ replicates", "the replicates", way), []).append(way)

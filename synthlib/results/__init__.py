@@ -13,6 +13,7 @@ MODE_LABELS = {
     "authors": "authors' mode",
     BEST_MODE: "authors' mode, best epoch on the test set",  # chosen on the test set: never without these words
 }
+CHANCE_MARK = "(chance?)"  # behind an accuracy whose interval covers chance
 # What, beside data set, trick, architecture and mode, tells conditions apart, with its values in the order of tables.
 VARIANTS = {
     "setting": ("",),  # other parameters than the experiment's, as in guidance=3; "" where there is none
@@ -52,6 +53,16 @@ def variant_words(row: Mapping[str, object], names: Iterable[str]) -> str:
     """What follows a label where variants are shown: ", guidance=3, images hosted"; nothing where they are not known."""
     said = (f"{'' if name == 'setting' else f'{name} '}{row[name]}" for name in names if known(row[name]))
     return "".join(f", {words}" for words in said)
+
+
+def estimate_words(value: str, low: str = "", high: str = "", values: Iterable[str] = (), marked: bool = False) -> str:
+    """A number with what stands beside it: "66.2 [63.1, 69.3]", of few replicates "66.2 (mean of 65.9, 66.5)".
+
+    Tables, page and command line all write it by this function. marked: it is an accuracy whose interval covers chance.
+    """
+    values = ", ".join(values)
+    beside = f" (mean of {values})" if values else f" [{low}, {high}]" if low and high else ""
+    return f"{value}{beside}{f' {CHANCE_MARK}' if marked else ''}"
 
 
 def known(value: object) -> str:

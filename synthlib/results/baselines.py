@@ -9,25 +9,36 @@ from synthlib.digests import sha256_file
 from synthlib.files import read_json
 from synthlib.inputs import InputError
 from synthlib.names import BEST_MODE
-from synthlib.results import MODE_LABELS, known, trick_label, varying
-from synthlib.results.cells import NOT_AVAILABLE, Condition, count_text, estimate_text, without_empty
+from synthlib.results import MODE_LABELS, known, statistics, trick_label, varying
+from synthlib.results.cells import (
+    CHANCE,
+    NOT_AVAILABLE,
+    Condition,
+    chance_of_all_classes,
+    chance_text,
+    count_text,
+    covers_text,
+    estimate_text,
+    without_empty,
+)
 from synthlib.results.rows import CONDITION
 from synthlib.results.tables import BEST_TRICKS, accuracy_by_trick
 
 CLIP_COLUMNS = ["dataset", "split", "model", "weights", "quick_gelu", "prompts", "n_test", "top1_percent", "top1_low",
                 "top1_high", "interval_method"]  # fmt: skip
-COLUMNS = ["kind", *CONDITION, "method", "classifier", "learned_from", "accuracy_percent", "ci_low", "ci_high", "ci_method",
-           "n_replicates", "n_train", "n_test", "published_percent", "published_source", "status"]  # fmt: skip
+COLUMNS = ["kind", *CONDITION, "method", "classifier", "learned_from", "accuracy_percent", "ci_low", "ci_high",
+           "accuracy_values", "ci_method", CHANCE, "accuracy_covers_chance", "n_replicates", "n_train", "n_test",
+           "published_percent", "published_source", "status"]  # fmt: skip
 OURS, CLIP, PEER = "ours", "CLIP zero-shot", "peer"
 DEFAULT_CLIP = "CLIP RN50"  # that the paper compares with; also the default of `synthlib baseline clip`
 
 
 def read_clip(folder: str | Path) -> pd.DataFrame:
-    """What `synthlib baseline clip` left below `folder` (papermill_runs/baselines): a row a run, CLIP_COLUMNS.
+    """What `synthlib baseline clip` left below `folder` (papermill_runs/baselines): a row a run, CLIP_COLUMNS, n_classes.
 
     No row where there is none. InputError: a results.csv lacks one of the columns, or its run wrote other bytes.
     """
-    found = [pd.DataFrame(columns=CLIP_COLUMNS)]
+    found = [pd.DataFrame(columns=[*CLIP_COLUMNS, "n_classes"])]
     for path in sorted(Path(folder).glob("clip/*/results.csv")):
         record = read_json(path.with_name("record.json"))
         made = record.get("outputs_sha256") if isinstance(record, dict) else {}
@@ -46,7 +57,9 @@ def read_clip(folder: str | Path) -> pd.DataFrame:
                 f"{path} lacks the columns {', '.join(lacking)}; expected what `synthlib baseline clip` writes: "
                 "run it again, or remove the folder."
             )
-        found.append(table[CLIP_COLUMNS])
+        classes = record.get("classes")
+        n_classes = len(classes) if isinstance(classes, list) else float("nan")
+        found.append(table[CLIP_COLUMNS].assign(n_classes=n_classes))
     return pd.concat(found[1:] or found, ignore_index=True)
 
 
@@ -78,6 +91,7 @@ def against_baselines(
             learned = f"{row['setting']} ({row['generator']})" if row["generator"] else row["setting"]
             table.append(
                 {"kind": PEER, "dataset": dataset, "method": row["method"], "classifier": row["classifier"]}
+                | {CHANCE: chance_of_all_classes(dataset)}
                 | {"learned_from": learned, "published_percent": float(row["accuracy_percent"])}
                 | {"published_source": row["source"], "status": "published only"}
             )
@@ -94,6 +108,9 @@ def _clip_rows(dataset: str, here: pd.DataFrame, clip: pd.DataFrame) -> list[dic
         row = _clip_row(dataset, printed, here if theirs else here.iloc[:0]) | {"split": run["split"]}
         row |= {"accuracy_percent": float(run["top1_percent"]), "ci_low": float(run["top1_low"])}
         row |= {"ci_high": float(run["top1_high"]), "ci_method": run["interval_method"], "n_test": int(run["n_test"])}
+        row[CHANCE] = 100 / run["n_classes"]
+        interval = statistics.Interval(row["accuracy_percent"], row["ci_low"], row["ci_high"])
+        row["accuracy_covers_chance"] = covers_text("accuracy_percent", interval, row[CHANCE], row["n_test"])
         status = f"run: weights {run['weights']}, prompts {run['prompts']}"
         table.append(row | {"status": status})
     names = dict.fromkeys(here.loc[_is_clip(here), "classifier"]) or [DEFAULT_CLIP]
@@ -119,6 +136,7 @@ def _clip_row(dataset: str, classifier: str, here: pd.DataFrame) -> dict[str, ob
         "classifier": classifier,
         "learned_from": "text and images",
     }
+    row |= {CHANCE: chance_of_all_classes(dataset)} if values else {}
     return row | {
         "published_percent": float(values[0]["accuracy_percent"]) if values else NOT_AVAILABLE,
         "published_source": source or NOT_AVAILABLE,
@@ -149,6 +167,7 @@ def baselines_view(table: pd.DataFrame, digits: int = 1) -> pd.DataFrame:
         line |= {name: known(first[name]) for name in shown} | {"learned from": first["learned_from"]}
         line["evaluated in"] = MODE_LABELS.get(known(first["evaluation_mode"]), "")
         line["accuracy %"] = estimate_text(row, "accuracy_percent", digits)
+        line["chance %"] = chance_text(first, digits)
         value = first["published_percent"]
         line["published %"] = value if value == NOT_AVAILABLE else f"{float(value):.{digits}f}"
         line["n test"] = count_text(first["n_test"])

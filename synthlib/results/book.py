@@ -49,7 +49,7 @@ class Book:
     def tested(self) -> pd.DataFrame:
         """Every result row there is; none where nothing was evaluated."""
         found = self.settings.evaluated_dirs
-        return rows.read_evaluations(found) if found else pd.DataFrame(columns=rows.ROW_COLUMNS)
+        return rows.read_evaluations(found) if found else pd.DataFrame(columns=rows.EVALUATED_COLUMNS)
 
     @cached_property
     def correct(self) -> dict[tuple[str, ...], np.ndarray]:
@@ -80,8 +80,7 @@ class Book:
     @cached_property
     def n_classes(self) -> dict[str, int]:
         """Data set -> number of classes that it was tested with."""
-        counted = rows.read_per_class(self.settings.evaluated_dirs).groupby("dataset", sort=False)["class"].nunique()
-        return {name: int(count) for name, count in counted.items()}
+        return dict(zip(self.tested["dataset"], self.tested["n_classes"], strict=True))
 
     def parts(self, result: str, by_dataset: Mapping[str, T]) -> list[tuple[str, str, T | None]]:
         """What goes into files of its own for each data set, as (name of the part, data set, what there is of it or None).
@@ -137,7 +136,7 @@ class Book:
         of = "_".join(self.settings.results)
         part = Path(self.settings.run_dir).name == of.replace("_", "-")  # so runs/steps.py names the folder of a part
         path = self.out / (f"results_{of}.csv" if part else "results.csv")
-        write_atomic(path, _csv(results_csv(self._numbers, self._provenance())))
+        write_atomic(path, _csv(results_csv(self._numbers, self._provenance(), self.n_classes)))
         return [*dict.fromkeys(self._made), path]
 
     def _write(self, result: str, numbers: pd.DataFrame, name: str) -> None:

@@ -3,10 +3,13 @@
 from collections.abc import Mapping
 
 import pandas as pd
+from numpy.typing import ArrayLike
 
+from synthlib import paths
+from synthlib.data.datasets import read_spec
 from synthlib.inputs import InputError
 from synthlib.names import BEST_MODE
-from synthlib.results import known
+from synthlib.results import CHANCE_MARK, estimate_words, known, statistics
 from synthlib.results.rows import CONDITION, COUNTS
 
 pd.set_option("display.html.use_mathjax", False)  # JupyterLab shows a $ in a name as a $
@@ -38,6 +41,21 @@ SECOND_INTERVALS = {
     "difference_points": ("bootstrap_low", "bootstrap_high", "bootstrap_method"),
     "mean": ("lowest", "highest", "lowest and highest replicate"),
 }
+# Guesses of each accuracy: chance is so many times 100 / number of classes.
+GUESSES = {
+    "accuracy_percent": 1,
+    "top5_percent": 5,
+    "base_percent": 1,
+    "merged_percent": 1,
+    "train_accuracy_percent": 1,
+    "test_eval_percent": 1,
+    "test_authors_percent": 1,
+}
+CHANCE = "chance_percent"  # the column of a table's chance, of one guess
+CHANCE_NOTE = (
+    f"{CHANCE_MARK}: chance, 100 / number of classes, lies within the 95 % interval (Student's t over replicates, shown from "
+    "four on; of one replicate, or where all are alike, Wilson's over the test images)."
+)
 P_VALUES = ("p", "p_holm", "over_base_p", "over_merged_p")
 # The published value that stands beside an estimate, and its source.
 PUBLISHED = {
@@ -66,6 +84,57 @@ def counts_of(group: pd.DataFrame, condition: tuple) -> dict[str, int]:
     return {name: int(group[name].iloc[0]) for name in COUNTS}
 
 
+def values_of(name: str) -> str:
+    """The column that holds the single values of an estimate, where there are too few for an interval to be shown."""
+    return "values" if name in ("mean", "value") else f"{name.rpartition('_')[0]}_values"
+
+
+def covers_chance_of(name: str) -> str:
+    """The column that says of an accuracy whether its interval covers chance: "yes", "no", or "" where it is not known."""
+    return "covers_chance" if name == "mean" else f"{name.rpartition('_')[0]}_covers_chance"
+
+
+def few_values(values: ArrayLike) -> str:
+    """Values of replicates as a table keeps them: "48.25 60.1", each; "" of one, or of enough for an interval."""
+    return " ".join(f"{value:.6g}" for value in values) if 1 < len(values) < statistics.FEW else ""
+
+
+def percent_columns(
+    name: str, values: pd.Series, level: float = 0.95, chance: float | None = None, n_test: int = 0
+) -> dict[str, float | str]:
+    """The columns of an estimate in percent over replicates [R]: mean, bounds within 0 and 100, few values.
+
+    Of an accuracy, which has a `chance` of one guess (NaN where it is not known), also whether its interval covers it.
+    """
+    found = statistics.percent_interval(values, level)
+    row = dict(zip((name, *INTERVALS[name][:2]), found, strict=True)) | {values_of(name): few_values(values)}
+    return row if chance is None else row | {covers_chance_of(name): covers_text(name, found, chance, n_test)}
+
+
+def covers_text(name: str, found: statistics.Interval, chance: float, n_test: int) -> str:
+    """The text of the column `covers_chance_of`."""
+    if pd.isna(chance):
+        return ""
+    return "yes" if statistics.covers_chance(found, GUESSES.get(name, 1) * chance, n_test) else "no"
+
+
+def chance_of(group: pd.DataFrame) -> float:
+    """Chance in percent of result rows; NaN where they do not say how many classes there were."""
+    return 100 / group["n_classes"].iloc[0] if "n_classes" in group else float("nan")
+
+
+def chance_of_all_classes(dataset: str) -> float:
+    """Chance in percent of a data set with all its classes, which published values are of; NaN where they are not known."""
+    return (
+        100 / len(read_spec(dataset).classes) if dataset in paths.dataset_files() and dataset != "own" else float("nan")
+    )
+
+
+def chance_text(row: Mapping[str, object], digits: int = 1) -> str:
+    """A row's chance as text; "" where it is not known."""
+    return "" if pd.isna(row[CHANCE]) else f"{row[CHANCE]:.{digits}f}"
+
+
 def published_value(published: pd.DataFrame, condition: Mapping[str, object]) -> tuple[float | str, str]:
     """The paper's own value for a condition and its source, or "not available" twice; ResNet50 is resnet50."""
     method = str(condition["trick"]).replace("_", " ")
@@ -89,15 +158,23 @@ def _plain(name: str) -> str:
 
 
 def estimate_text(row: pd.DataFrame, mean: str, digits: int = 1, sign: str = "") -> str:
-    """An estimate of INTERVALS as "66.2 [63.1, 69.3]"; `row` has one line, or none where the mode was not evaluated."""
+    """An estimate of INTERVALS in words (see `estimate_words`); `row` has one line, or none: the mode was not evaluated."""
     if row.empty or pd.isna(row[mean].iloc[0]):
         status = "" if row.empty else str(row["status"].iloc[0])
         return "not run" if status.startswith("not run") else ""
     low, high, _ = INTERVALS[mean]
-    style = f"{sign}.{digits}f"
-    if pd.isna(row[low].iloc[0]):
-        return f"{row[mean].iloc[0]:{style}} (one replicate)"
-    return f"{row[mean].iloc[0]:{style}} [{row[low].iloc[0]:{style}}, {row[high].iloc[0]:{style}}]"
+    first = row.iloc[0]
+    value, low, high = (f"{first[name]:{sign}.{digits}f}" for name in (mean, low, high))
+    if pd.isna(first[INTERVALS[mean][0]]):
+        value, low, high = f"{value} (one replicate)", "", ""
+    values = [f"{float(one):{sign}.{digits}f}" for one in known(first.get(values_of(mean))).split()]
+    return estimate_words(value, low, high, values, known(first.get(covers_chance_of(mean))) == "yes")
+
+
+def with_chance_note(note: str, view: pd.DataFrame) -> str:
+    """A note that stands below a view, with what its mark means where it has one."""
+    marked = view.map(lambda cell: str(cell).endswith(f" {CHANCE_MARK}")).to_numpy().any()
+    return f"{CHANCE_NOTE} {note}".strip() if marked else note
 
 
 def p_text(p: object) -> str:
@@ -110,6 +187,6 @@ def count_text(value: object) -> str:
     return "" if pd.isna(value) else str(int(value))
 
 
-def without_empty(view: pd.DataFrame, columns: tuple[str, ...] = ("remark",)) -> pd.DataFrame:
+def without_empty(view: pd.DataFrame, columns: tuple[str, ...] = ("chance %", "remark")) -> pd.DataFrame:
     """The view without those of `columns` in which every cell is empty text."""
     return view.drop(columns=[name for name in columns if name in view and not view[name].any()])

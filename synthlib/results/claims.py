@@ -13,7 +13,16 @@ from numpy.typing import ArrayLike
 from synthlib.inputs import InputError, choose, read_yaml, text
 from synthlib.names import EVALUATION_MODES, TRICKS
 from synthlib.results import MODE_LABELS, known, statistics, trick_label, varying
-from synthlib.results.cells import Condition, count_text, counts_of, estimate_text, p_text, unrun, without_empty
+from synthlib.results.cells import (
+    Condition,
+    count_text,
+    counts_of,
+    estimate_text,
+    few_values,
+    p_text,
+    unrun,
+    without_empty,
+)
 from synthlib.results.differences import PAIRED, PAIRED_COUNTS, Correct, bootstrap_text, not_run, paired
 from synthlib.results.rows import CONDITION, in_order
 
@@ -216,6 +225,7 @@ def _beside_clip(
     found = statistics.t_interval(mine["accuracy_percent"] - value, level)
     seeds = mine["generation_seed"].nunique(), mine["training_seed"].nunique()
     row = dict(zip(PAIRED[:3], found, strict=True)) | counts_of(mine, tuple(first[CONDITION]))
+    row["difference_values"] = few_values(mine["accuracy_percent"].to_numpy() - value)
     row |= {"difference_method": statistics.interval_method(len(mine), *seeds), "n_pairs": len(mine)}
     held = HELD if found.low > -MARGIN else NOT_HELD if found.high < -MARGIN else UNDECIDED  # False for NaN
     held = UNDECIDED if mine["accuracy_percent"].nunique() == 1 else held

@@ -15,7 +15,7 @@ import pandas as pd
 from synthlib import paths
 from synthlib.inputs import InputError
 from synthlib.results import rows, statistics, tables
-from synthlib.results.cells import INTERVALS, P_VALUES, SECOND_INTERVALS, T1_INTERVALS
+from synthlib.results.cells import CHANCE, INTERVALS, P_VALUES, SECOND_INTERVALS, T1_INTERVALS, with_chance_note
 
 # Estimates that headlines are made of, in tables of a row a condition: those of single classes or replicates are details.
 HEADLINES = {*T1_INTERVALS, "base_percent", "merged_percent", "difference_points", "over_base_points",
@@ -29,7 +29,7 @@ BOUNDS = {
 CELLS = ("percent", "confidence_percent")
 OF_BINS = {"bin_low_percent", "n", "confidence_percent"}  # columns of calibration rows
 MAP = {"x", "y"}  # places on a t-SNE map, which is another one on another machine
-WORDS = ("status", "source", "remark", "method")  # how columns of words about numbers end
+WORDS = ("status", "source", "remark", "method", "values", "covers_chance")  # how columns of words about numbers end
 ALL_NUMBERS = (
     "results*.csv"  # repeat what the other files hold, and where and when it was made, so they are not compared
 )
@@ -92,7 +92,7 @@ def summary_text(
     lines = [file.read_text(encoding="utf-8").strip() for file in shown or ()]
     if shown is None and main.is_file():
         table = tables.read_table(main)
-        lacking = [name for name in rows.CONDITION if name not in table.columns]
+        lacking = [name for name in (*rows.CONDITION, CHANCE) if name not in table.columns]
         if lacking:  # a table that older code made
             raise InputError(
                 f"{main} lacks the columns {', '.join(lacking)}; expected a table of this code: "
@@ -120,7 +120,7 @@ def _aligned(view: pd.DataFrame) -> str:
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
     lines.insert(1, "  ".join("-" * width for width in widths))
-    return "\n".join(lines)
+    return "\n".join([*lines, *filter(None, [with_chance_note("", view)])])
 
 
 def _compare(ours: Path, theirs: Path) -> Comparison:
@@ -160,7 +160,9 @@ def _judged(a: pd.DataFrame, b: pd.DataFrame) -> tuple[list[str], list[float], i
     """
     columns, bins = list(a.columns), set(a.columns) >= OF_BINS
     estimates = [name for name in columns if name in INTERVALS or name in CELLS]
-    exact = [name for name in columns if name == "verdict" or name.endswith("published_percent") or _is_count(name)]
+    exact = [
+        name for name in columns if name in ("verdict", CHANCE) or name.endswith("published_percent") or _is_count(name)
+    ]
     numbers = {*estimates, *exact, *BOUNDS, *MAP, "n"}
     keys = [name for name in columns if name not in numbers and not name.endswith(WORDS)]
     mine, theirs = _by_key(a, keys), _by_key(b, keys)

@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from synthlib.inputs import InputError
 from synthlib.results import MODE_LABELS, VARIANTS, mode_order, statistics
+from synthlib.results.cells import CHANCE, covers_text, few_values
 from synthlib.results.diversity_plots import measure_label
 from synthlib.results.rows import CONDITION, treatments
 from synthlib.results.style import (
@@ -21,6 +22,8 @@ from synthlib.results.style import (
     MODE_STYLES,
     add_legend,
     add_not_run,
+    dots_words,
+    draw_values,
     new_panels,
     not_run_figure,
     over_words,
@@ -34,7 +37,7 @@ from synthlib.results.style import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-ESTIMATE = ["mean", "low", "high", "method", "n_replicates"]
+ESTIMATE = ["mean", "low", "high", "values", "method", "n_replicates", CHANCE, "covers_chance"]
 SEEDS = ["generation_seed", "training_seed"]
 GUIDANCE_COLUMNS = [
     "dataset", "trick", "setting", "architecture", *(name for name in VARIANTS if name != "setting"), "quantity",
@@ -50,8 +53,9 @@ def images_curve(rows: pd.DataFrame, n_classes: Mapping[str, int]) -> pd.DataFra
     At about the same number of training steps where an experiment holds them: epochs are whole, so n_steps says how many.
     Of rows of `read_evaluations`, those whose setting is empty or names images_per_class; n_classes: of each data set.
     One row per condition: CONDITION, n_train, images_per_class (n_train / n_classes), n_steps, quantity (accuracy_percent),
-    ESTIMATE: mean, low, high (Student's t over replicates, empty for one), method (which seeds were replicated),
-    n_replicates. InputError: a data set of which n_classes is not given.
+    ESTIMATE: mean, low, high (Student's t over replicates, within 0 and 100, empty for one), values (of fewer than
+    statistics.FEW), method (which seeds were replicated), n_replicates, chance_percent, covers_chance. InputError: a data
+    set of which n_classes is not given.
     """
     table = []
     chosen = rows[rows["setting"].str.match(r"(images_per_class=.*)?$") & rows["accuracy_percent"].notna()]
@@ -64,7 +68,7 @@ def images_curve(rows: pd.DataFrame, n_classes: Mapping[str, int]) -> pd.DataFra
             )
         line["images_per_class"] = line["n_train"] / n_classes[line["dataset"]]
         line["quantity"] = "accuracy_percent"
-        table.append(line | _estimate(group, "accuracy_percent"))
+        table.append(line | _estimate(group, "accuracy_percent", 100 / n_classes[line["dataset"]]))
     columns = [*CONDITION, "n_train", "images_per_class", "n_steps", "quantity", *ESTIMATE]
     return pd.DataFrame(table, columns=columns).sort_values(["images_per_class"], kind="stable", ignore_index=True)
 
@@ -138,7 +142,7 @@ def guidance_curve(
     # One draw of images a replicate.
     measured = measured.assign(generation_seed=measured["replicate"], training_seed="")
     both = pd.concat([accuracies, measured], ignore_index=True).reindex(
-        columns=[*GUIDANCE_COLUMNS[: GUIDANCE_COLUMNS.index("guidance")], *SEEDS, "value"]
+        columns=[*GUIDANCE_COLUMNS[: GUIDANCE_COLUMNS.index("guidance")], *SEEDS, "value", "n_test", "n_classes"]
     )
     fixed = both["setting"].str.extract(r"^guidance=([0-9.]+)$")[0].astype(float)
     mine = (both["trick"] == trick) & (fixed.notna() | (both["setting"] == "")) & both["value"].notna()
@@ -147,7 +151,8 @@ def guidance_curve(
     for condition, group in both.assign(guidance=fixed)[mine].groupby(who, sort=False, dropna=False):
         line = dict(zip(who, condition, strict=True))
         ends = random_range if pd.isna(line["guidance"]) else (line["guidance"], line["guidance"])
-        table.append(line | {"guidance_low": ends[0], "guidance_high": ends[1]} | _estimate(group, "value"))
+        chance = 100 / group["n_classes"].iloc[0] if line["quantity"] == "accuracy_percent" else None
+        table.append(line | {"guidance_low": ends[0], "guidance_high": ends[1]} | _estimate(group, "value", chance))
     return pd.DataFrame(table, columns=GUIDANCE_COLUMNS)
 
 
@@ -193,7 +198,8 @@ def _random_range(ax: Axes, rows: pd.DataFrame, colour: str) -> None:
     for row in rows.itertuples():
         ends = [row.guidance_low, row.guidance_high]
         ax.plot(ends, [row.mean, row.mean], color=colour, linewidth=3, alpha=0.6, solid_capstyle="butt", zorder=2)
-        if not pd.isna(row.low):
+        draw_values(ax, [sum(ends) / 2], [row.values], colour)
+        if not (pd.isna(row.low) or row.values):
             ax.fill_between(ends, row.low, row.high, color=colour, alpha=0.12, linewidth=0, zorder=1)
 
 
@@ -275,22 +281,26 @@ def training_figure(frame: pd.DataFrame, not_run: Sequence[str] = ()) -> "Figure
 # --- helpers ----------------------------------------------------------------------------------------------------------
 
 
-def _estimate(rows: pd.DataFrame, column: str) -> dict[str, float | str]:
-    """ESTIMATE of a column over the replicates of one condition; rows have SEEDS too."""
-    found = statistics.t_interval(rows[column].to_numpy(float))
+def _estimate(rows: pd.DataFrame, column: str, chance: float | None) -> dict[str, float | str | None]:
+    """ESTIMATE of a column over the replicates of one condition; rows have SEEDS too. chance: of an accuracy, in percent."""
+    values = rows[column].to_numpy(float)
+    found = statistics.t_interval(values) if chance is None else statistics.percent_interval(values)
     method = statistics.interval_method(len(rows), *(rows[name].nunique() for name in SEEDS))
     if (rows["images"] == "real").all():  # whose generation seed draws them from the pool
         method = method.replace("generation seeds only", "draws of the pool only")
         method = method.replace("generation and", "draws of the pool and")
-    return found._asdict() | {"method": method, "n_replicates": len(rows)}
+    said = "" if chance is None else covers_text("mean", found, chance, rows["n_test"].iloc[0])
+    line = found._asdict() | {"values": few_values(values), "method": method, "n_replicates": len(rows)}
+    return line | {CHANCE: chance, "covers_chance": said}
 
 
 def _line(
     ax: Axes, x: pd.Series, rows: pd.DataFrame, colour: str, marker: str, line: str, hollow: bool = False
 ) -> None:
     """Means with their intervals, and a line through them; rows: ESTIMATE, in the order of x."""
-    whole = rows["low"].notna().to_numpy()
+    whole = (rows["low"].notna() & (rows["values"] == "")).to_numpy()
     x = x.to_numpy(float)
+    draw_values(ax, x, rows["values"], colour)
     ax.vlines(x[whole], rows["low"][whole], rows["high"][whole], color=colour, linewidth=1, zorder=2)
     inside = "white" if hollow else colour
     ax.plot(x, rows["mean"], line, color=colour, marker=marker, markersize=4.5, linewidth=1.1, markerfacecolor=inside,
@@ -315,7 +325,8 @@ def _bars(marks: str, frame: pd.DataFrame) -> str:
     said = frame[frame["evaluation_mode"] != ""] if (frame["evaluation_mode"] != "").any() else frame
     measured = frame.drop(said.index)["n_replicates"].max() > 1  # False for none
     more = "; of a measure over generation seeds" if measured else ""
-    several = frame["n_replicates"].max() > 1
-    return (
-        f"{marks}: 95 % interval over {over_words(said['method'])}{more}" if several else "one replicate: no interval"
-    )
+    most = frame["n_replicates"].max()
+    if most == 1:
+        return "one replicate: no interval"
+    bars = [f"{marks}: 95 % interval over {over_words(said['method'])}{more}"] if most >= statistics.FEW else []
+    return "; ".join([*bars, *dots_words(frame["values"])])

@@ -8,12 +8,18 @@ import pandas as pd
 from synthlib.names import BEST_MODE, EVALUATION_MODES
 from synthlib.results import MODE_LABELS, known, statistics, trick_label, varying
 from synthlib.results.cells import (
+    CHANCE,
     NOT_AVAILABLE,
     Condition,
+    chance_of,
+    chance_of_all_classes,
+    chance_text,
     count_text,
     counts_of,
     estimate_text,
+    few_values,
     p_text,
+    percent_columns,
     published_value,
     unrun,
     without_empty,
@@ -22,7 +28,7 @@ from synthlib.results.rows import CONDITION, in_order
 
 Correct = Mapping[tuple[str, ...], np.ndarray]  # as `rows.read_correct` gives it
 # What `paired` gives, in the order of tables; n_train is a's, and what is subtracted has baseline_n_train.
-PAIRED = ["difference_points", "difference_low", "difference_high", "p", "difference_method"]
+PAIRED = ["difference_points", "difference_low", "difference_high", "p", "difference_method", "difference_values"]
 PAIRED += ["bootstrap_low", "bootstrap_high", "bootstrap_method"]
 PAIRED_COUNTS = ["n_pairs", "n_train", "baseline_n_train", "n_test"]
 
@@ -56,7 +62,8 @@ def paired(
         p, method = test.p, statistics.mcnemar_method(test, n_test)
     boot = statistics.crossed_bootstrap(*hits, n_boot=n_boot, level=level)
     method = statistics.bootstrap_method(pair.n, n_test, n_boot), method
-    found |= dict(zip(PAIRED, (*pair[:3], p, method[1], boot.low, boot.high, method[0]), strict=True))
+    values = few_values(a["accuracy_percent"].to_numpy() - b["accuracy_percent"].to_numpy())
+    found |= dict(zip(PAIRED, (*pair[:3], p, method[1], values, boot.low, boot.high, method[0]), strict=True))
     found |= {"n_pairs": pair.n, "n_test": n_test}
     said = [] if n_train[0] == n_train[1] else [f"unequal n_train ({n_train[1]} and {n_train[0]})"]
     if (a["training_seed"].to_numpy() != b["training_seed"].to_numpy()).any():
@@ -85,7 +92,7 @@ def base_against_merged(
     tested = set(map(tuple, rows.loc[rows["trick"].isin([base, merged]), ["dataset", "architecture"]].to_numpy()))
     table = []
     for condition, group in rows.groupby(shared, sort=False, dropna=False):
-        row = dict(zip(shared, condition, strict=True)) | {"trick": merged, "baseline": base}
+        row = dict(zip(shared, condition, strict=True)) | {"trick": merged, "baseline": base, CHANCE: chance_of(group)}
         sides = {trick: group[group["trick"] == trick] for trick in (merged, base)}
         missing = [trick for trick in (base, merged) if sides[trick].empty]
         if missing and row["evaluation_mode"] == BEST_MODE:
@@ -98,10 +105,9 @@ def base_against_merged(
             value = published_value(published, row | {"trick": trick})[0]
             row[f"{name}_published_percent"] = value if n_inits == 1 else NOT_AVAILABLE
             if trick not in missing:
-                names = (f"{name}_percent", f"{name}_ci_low", f"{name}_ci_high")
-                interval = statistics.t_interval(sides[trick]["accuracy_percent"], level)
-                row |= dict(zip(names, interval, strict=True))
-                row[f"{name}_n_train"] = counts_of(sides[trick], (trick, *condition))["n_train"]
+                counts, accuracies = counts_of(sides[trick], (trick, *condition)), sides[trick]["accuracy_percent"]
+                row |= percent_columns(f"{name}_percent", accuracies, level, row[CHANCE], counts["n_test"])
+                row[f"{name}_n_train"] = counts["n_train"]
         if missing:
             row["status"] = not_run(row, missing, why_not_run)
         else:
@@ -112,10 +118,11 @@ def base_against_merged(
         for mode in EVALUATION_MODES if (dataset, architecture) not in have else ():
             row = unrun(dataset, merged, architecture, mode) | {"baseline": base}
             for name, trick in (("base", base), ("merged", merged)):
-                row[f"{name}_published_percent"] = published_value(published, row | {"trick": trick})[0]
+                row[f"{name}_published_percent"] = value = published_value(published, row | {"trick": trick})[0]
+                row |= {} if value == NOT_AVAILABLE else {CHANCE: chance_of_all_classes(dataset)}
             table.append(row | {"status": not_run(row, (base, merged), why_not_run)})
-    columns = [*shared, "baseline", "trick"]
-    what = ("percent", "ci_low", "ci_high", "published_percent")
+    columns = [*shared, "baseline", "trick", CHANCE]
+    what = ("percent", "ci_low", "ci_high", "values", "covers_chance", "published_percent")
     columns += [f"{name}_{column}" for name in ("base", "merged") for column in what]
     integers = ["n_pairs", "base_n_train", "merged_n_train", "n_test"]
     columns += [*PAIRED, *integers, "status"]
@@ -156,6 +163,7 @@ def difference_view(table: pd.DataFrame, digits: int = 1) -> pd.DataFrame:
         }
         line["base %"] = estimate_text(row, "base_percent", digits)
         line["merged %"] = estimate_text(row, "merged_percent", digits)
+        line["chance %"] = chance_text(first, digits)
         line["merged - base, points"] = estimate_text(row, "difference_points", digits, "+")
         test = " (McNemar)" if known(first["difference_method"]).startswith("McNemar") else ""
         line["p"] = f"{p_text(first['p'])}{test}"

@@ -7,7 +7,7 @@ import pandas as pd
 from synthlib.inputs import InputError
 from synthlib.names import BEST_MODE, EVALUATION_MODES, INITS, MERGED_TRICKS
 from synthlib.results import MODE_LABELS, known, trick_label, varying
-from synthlib.results.cells import Condition, count_text, estimate_text, p_text, unrun, without_empty
+from synthlib.results.cells import Condition, chance_text, count_text, estimate_text, p_text, unrun, without_empty
 from synthlib.results.differences import PAIRED, PAIRED_COUNTS, Correct, bootstrap_text, not_run, paired
 from synthlib.results.rows import CONDITION, COUNTS, in_order
 from synthlib.results.tables import BEST_TRICKS, accuracy_by_trick
@@ -192,11 +192,11 @@ def beyond(
                     row[f"over_{name}_remark"] = not_run(row, [trick], why_not_run)
                     continue
                 found = paired(mine, theirs, correct, n_boot, level)
-                ours = ("points", "low", "high", "p", "method")
+                ours = ("points", "low", "high", "p", "method", "values")
                 row |= {f"over_{name}_{a}": found.get(b) for a, b in zip(ours, PAIRED, strict=False)}
                 row[f"over_{name}_remark"] = found["status"]
     gains = [f"over_{name}_{what}" for name in ("base", "merged")
-             for what in ("points", "low", "high", "p", "method", "remark")]  # fmt: skip
+             for what in ("points", "low", "high", "values", "p", "method", "remark")]  # fmt: skip
     table = pd.DataFrame(table, columns=[*accuracies.columns[:-1], *gains, "status", "source"])
     return in_order(table.astype(accuracies.dtypes[["n_replicates", *COUNTS]]))
 
@@ -215,6 +215,7 @@ def beyond_view(table: pd.DataFrame, digits: int = 1) -> pd.DataFrame:
         }
         line |= {name: known(first[name]) for name in shown} | {"evaluated in": MODE_LABELS[first["evaluation_mode"]]}
         line["accuracy %"] = estimate_text(row, "accuracy_percent", digits)
+        line["chance %"] = chance_text(first, digits)
         said = [] if first["status"] == "run" else [first["status"]]
         for name in ("base", "merged"):
             line[f"- {name}, points"] = estimate_text(row, f"over_{name}_points", digits, "+")

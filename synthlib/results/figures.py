@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 
 from synthlib.inputs import InputError
 from synthlib.names import BEST_MODE, EVALUATION_MODES, REAL_TRICKS
-from synthlib.results import MODE_LABELS, trick_label, trick_order, variant_order, variant_words, varying
+from synthlib.results import MODE_LABELS, known, trick_label, trick_order, variant_order, variant_words, varying
 from synthlib.results.images import plot_images, plot_sample_grid, sample_figure
 from synthlib.results.reliability import plot_reliability, reliability_figure
 from synthlib.results.style import (
@@ -29,6 +29,8 @@ from synthlib.results.style import (
     TWO_COLUMN,
     add_not_run,
     add_note,
+    dots_words,
+    draw_values,
     new_axes,
     not_run_figure,
     over_words,
@@ -78,7 +80,9 @@ def plot_accuracy_by_trick(
         inside, edge = ("white", colour) if mode == BEST_MODE else (colour, "white")
         if not _missing(accuracy):
             label = MODE_LABELS[mode].replace(", ", ",\n")
-            if not _missing(row["ci_low"]):
+            few = known(row.get("accuracy_values"))
+            draw_values(ax, [y_mode], [few], colour, across=True)
+            if not (_missing(row["ci_low"]) or few):
                 ax.plot(
                     [row["ci_low"], row["ci_high"]], [y_mode, y_mode], color=colour, solid_capstyle="butt", zorder=2
                 )
@@ -97,7 +101,7 @@ def plot_accuracy_by_trick(
     ax.set_ylim(len(lines) - 0.5, -0.5)
     ax.grid(axis="y", visible=False)
     ax.tick_params(axis="y", length=0)
-    ax.set_xlabel("accuracy on the real test images, % (bar: 95 % interval)")
+    ax.set_xlabel(_accuracy_label(table))
     ax.set_title(f"{dataset}, {architecture}", loc="left")
     if labelled:
         ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.2)
@@ -120,8 +124,8 @@ def accuracy_figure(table: "pd.DataFrame", not_run: Sequence[str] = ()) -> Figur
     for (dataset, architecture), ax in zip(panels, axes[:, 0], strict=True):
         plot_accuracy_by_trick(table[_where(table, dataset=dataset, architecture=architecture)], ax, variants)
         handles |= take_legend(ax)
-        if ax is not axes[-1, 0]:
-            ax.set_xlabel("")
+        ax.set_xlabel("")
+    axes[-1, 0].set_xlabel(_accuracy_label(table))
     for dataset in dict(panels):
         same = [ax for panel, ax in zip(panels, axes[:, 0], strict=True) if panel[0] == dataset]
         limits = np.array([ax.get_xlim() for ax in same])
@@ -282,6 +286,11 @@ def plot_history(history: Mapping[str, ArrayLike], ax: Axes | None = None) -> Ax
 
 
 # --- helpers ----------------------------------------------------------------------------------------------------------
+
+
+def _accuracy_label(table: "pd.DataFrame") -> str:
+    dots = dots_words(table["accuracy_values"]) if "accuracy_values" in table else []
+    return "\n".join(["accuracy on the real test images, % (bar: 95 % interval)", *dots])
 
 
 def _line(row: Mapping[str, object], variants: Sequence[str]) -> tuple[str, str]:

@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from synthlib.results import MODE_LABELS, VARIANTS, mode_order, statistics, trick_label
+from synthlib.results.cells import few_values
 from synthlib.results.style import (
     GREY,
     MODE_STYLES,
@@ -16,6 +17,8 @@ from synthlib.results.style import (
     TWO_COLUMN,
     add_legend,
     add_not_run,
+    dots_words,
+    draw_values,
     not_run_figure,
     panels_of,
     take_legend,
@@ -31,7 +34,7 @@ ENDS = 15  # of more, this many of the largest and as many of the smallest gains
 SHARED = ["dataset", "architecture", *VARIANTS, "evaluation_mode"]  # equal in both conditions of a pair
 GAIN_COLUMNS = [
     *SHARED, "class", "base", "merged", "base_percent", "merged_percent", "gain_points", "gain_low", "gain_high",
-    "gain_method", "n_pairs",
+    "gain_values", "gain_method", "n_pairs",
 ]  # fmt: skip
 
 
@@ -55,7 +58,12 @@ def class_gains(
             found = statistics.paired_t(a, b)
             line = dict(zip(SHARED, shared, strict=True)) | {"class": name, "base": base, "merged": merged}
             line |= {"base_percent": b.mean(), "merged_percent": a.mean(), "gain_points": found.mean}
-            line |= {"gain_low": found.low, "gain_high": found.high, "n_pairs": found.n}
+            line |= {
+                "gain_low": found.low,
+                "gain_high": found.high,
+                "gain_values": few_values(a - b),
+                "n_pairs": found.n,
+            }
             method = "one replicate: no interval" if found.n == 1 else f"paired t over {found.n} {over}"
             table.append(line | {"gain_method": method})
     return pd.DataFrame(table, columns=GAIN_COLUMNS)
@@ -77,7 +85,9 @@ def plot_class_gains(gains: pd.DataFrame, ax: Axes) -> Axes:
         rows = gains[(gains["evaluation_mode"] == mode) & gains["class"].isin(kept)]
         colour, marker = MODE_STYLES[mode]
         y = rows["class"].map(places).to_numpy(float) + shift
-        ax.hlines(y, rows["gain_low"], rows["gain_high"], color=colour, linewidth=1.2, zorder=2)
+        whole = (rows["gain_values"] == "").to_numpy()
+        ax.hlines(y[whole], rows["gain_low"][whole], rows["gain_high"][whole], color=colour, linewidth=1.2, zorder=2)
+        draw_values(ax, y, rows["gain_values"], colour, across=True)
         ax.plot(rows["gain_points"], y, marker, color=colour, markersize=4, markeredgecolor="white",
                 markeredgewidth=0.5, zorder=3, label=MODE_LABELS[mode])  # fmt: skip
     ax.set_yticks(list(places.values()), [str(name).replace("_", " ") for name in places], fontsize=7)
@@ -119,6 +129,7 @@ def class_gain_figure(gains: pd.DataFrame, not_run: Sequence[str] = (), over: st
         title_panel(ax, title)
         handles |= take_legend(ax)
     n = sorted(gains["n_pairs"].unique())
-    bars = "no interval: one replicate" if n == [1] else f"bar: 95 % interval of that class alone, over {over}"
-    add_legend(figure, handles, bars)
+    bars = [f"bar: 95 % interval of that class alone, over {over}"] if n[-1] >= statistics.FEW else []
+    bars += dots_words(gains["gain_values"])
+    add_legend(figure, handles, "; ".join(bars) or "no interval: one replicate")
     return add_not_run(figure, not_run)

@@ -18,6 +18,7 @@ COUNTS = ["n_train", "n_steps", "n_test"]
 SCORES = ["accuracy_percent", "top5_percent", "ece_percent"]  # top5_percent is empty for ten classes or fewer
 # orders: of the test images, behind an accuracy in authors modes.
 ROW_COLUMNS = [*CONDITION, "replicate", "generation_seed", "training_seed", "unused_images", *COUNTS, "orders", *SCORES]
+EVALUATED_COLUMNS = [*ROW_COLUMNS, "n_classes"]  # the last of classes.json, beside results.csv
 MEASURE_COLUMNS = ["dataset", "trick", "setting", "replicate", "measure", "feature_space", "value", "low", "high", "n"]
 PER_CLASS_COLUMNS = [*CONDITION, "replicate", "class", "accuracy_percent"]
 CALIBRATION_COLUMNS = [*CONDITION, "replicate", "bin_low_percent", "bin_high_percent", "n", "confidence_percent",
@@ -26,12 +27,12 @@ BEST_LOGITS = "logits-best-"  # how files of BEST_MODE begin: of checkpoints cho
 
 
 def read_evaluations(dirs: Iterable[str | Path]) -> pd.DataFrame:
-    """Result rows of 03_eval step folders, one row per (condition, replicate), in canonical order.
+    """Result rows of 03_eval step folders, one row per (condition, replicate), in canonical order: EVALUATED_COLUMNS.
 
     Raises InputError where there is no folder, a folder is not finished or damaged, has no row or lacks a column, or
     two folders hold the same replicate of one condition.
     """
-    rows = _together(_read_rows(folder, "results.csv", ROW_COLUMNS) for folder in dirs)
+    rows = _together(_evaluated(folder) for folder in dirs)
     twice = rows[rows.duplicated([*CONDITION, "replicate"])]
     if len(twice):
         which = ", ".join(map(str, twice.iloc[0][[*CONDITION, "replicate"]]))
@@ -272,6 +273,11 @@ def _together(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
             "no finished folder is given; expected at least one: run notebooks 02_train and 03_eval first."
         )
     return pd.concat(frames, ignore_index=True)
+
+
+def _evaluated(folder: str | Path) -> pd.DataFrame:
+    rows = _read_rows(folder, "results.csv", ROW_COLUMNS)
+    return rows.assign(n_classes=len(read_json(receipts.read_output(folder, "classes.json"))))
 
 
 def _read_rows(folder: str | Path, name: str, columns: list[str]) -> pd.DataFrame:

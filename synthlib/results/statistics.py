@@ -14,6 +14,9 @@ from scipy.special import bdtr, ndtri, stdtr, stdtrit  # not scipy.stats, which 
 
 from synthlib.inputs import InputError
 
+FEW = 4  # replicates: of fewer, Student's t is so wide (12.7 standard errors for two) that their values say more
+ROUNDED = 1e-6  # percent: to which result rows are rounded
+
 
 class Interval(NamedTuple):
     """A mean and its interval; low and high are NaN where one replicate allows none."""
@@ -53,6 +56,23 @@ def t_interval(values: ArrayLike, level: float = 0.95) -> Interval:
         return Interval(mean, np.nan, np.nan)
     half = _t_quantile(len(values) - 1, level) * float(values.std(ddof=1)) / np.sqrt(len(values))
     return Interval(mean, float(mean - half), float(mean + half))
+
+
+def percent_interval(values: ArrayLike, level: float = 0.95) -> Interval:
+    """`t_interval` of percentages, within 0 and 100, beyond which no percentage lies."""
+    found = t_interval(values, level)
+    low, high = np.clip(found[1:], 0, 100)  # NaN stays NaN
+    return Interval(found.mean, float(low), float(high))
+
+
+def covers_chance(found: Interval, chance: float, n_images: int) -> bool:
+    """Whether the interval of an accuracy covers chance, both in percent.
+
+    One replicate has none, nor have replicates that are all alike: there it is Wilson's over the test images.
+    """
+    if not found.low < found.high:
+        found = wilson_interval(round(found.mean * n_images / 100), n_images)
+    return found.low - ROUNDED <= chance <= found.high + ROUNDED
 
 
 def interval_method(n_replicates: int, n_generation_seeds: int, n_training_seeds: int) -> str:

@@ -245,6 +245,22 @@ def unsaid(setting: str, names: Sequence[str]) -> list[str]:
     return [name for name in names if not str(setting).startswith(f"{name}=")]
 
 
+def draw_values(ax: Axes, x: Sequence[float], values: Iterable[object], colour: str, across: bool = False) -> None:
+    """The values of few replicates as dots, in place of an interval: at each x those of a table's cell ("48.25 60.1").
+
+    across: x is the height of a line, and the values go along it.
+    """
+    found = [(place, float(value)) for place, cell in zip(x, values, strict=True) for value in known(cell).split()]
+    if found:
+        at, along = zip(*found, strict=True)
+        ax.scatter(*((along, at) if across else (at, along)), s=8, color=colour, alpha=0.6, linewidths=0, zorder=2)
+
+
+def dots_words(values: Iterable[object]) -> list[str]:
+    """What a legend says of the dots of `draw_values`, where there are any."""
+    return ["dots: each of two or three replicates, too few for an interval"] if any(map(known, values)) else []
+
+
 def over_words(methods: Iterable[str]) -> str:
     """What intervals are over, of methods as `statistics.interval_method` says them: "replicates (training seeds only)".
 

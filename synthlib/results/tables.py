@@ -15,14 +15,23 @@ from synthlib.inputs import InputError
 from synthlib.names import BEST_MODE, EVALUATION_MODES, in_markdown
 from synthlib.results import MODE_LABELS, known, statistics, trick_label, varying
 from synthlib.results.cells import (
+    CHANCE,
+    GUESSES,
     NOT_AVAILABLE,
     T1_INTERVALS,
     Condition,
+    chance_of,
+    chance_of_all_classes,
+    chance_text,
     count_text,
     counts_of,
+    covers_chance_of,
     estimate_text,
+    percent_columns,
     published_value,
     unrun,
+    values_of,
+    with_chance_note,
     without_empty,
 )
 from synthlib.results.rows import CONDITION, COUNTS, in_order, treatments
@@ -48,18 +57,19 @@ def accuracy_by_trick(
     """
     table = []
     for condition, group in rows.groupby(CONDITION, sort=False, dropna=False):
-        row = dict(zip(CONDITION, condition, strict=True))
-        for name, (low, high, _) in T1_INTERVALS.items():
+        row = dict(zip(CONDITION, condition, strict=True)) | {CHANCE: chance_of(group)} | counts_of(group, condition)
+        for name in T1_INTERVALS:
             values = pd.to_numeric(group[name])
             if name == "accuracy_percent" or values.notna().any():
-                row |= dict(zip((name, low, high), statistics.t_interval(values, level), strict=True))
+                chance = row[CHANCE] if name in GUESSES else None
+                row |= percent_columns(name, values, level, chance, row["n_test"])
         seeds = group["generation_seed"].nunique(), group["training_seed"].nunique()
         method = statistics.interval_method(len(group), *seeds)
         if row["images"] == "real":
             method = method.replace("generation seeds only", "draws of the pool only")
             method = method.replace("generation and", "draws of the pool and")
         row |= {"ci_method": method, "n_replicates": len(group)}
-        row |= {"n_generation_seeds": seeds[0], "n_training_seeds": seeds[1], **counts_of(group, condition)}
+        row |= {"n_generation_seeds": seeds[0], "n_training_seeds": seeds[1]}
         table.append(row | {"status": "run"})
     have = set(zip(rows["dataset"], treatments(rows), rows["architecture"], strict=True))
     for condition in dict.fromkeys(map(tuple, wanted)):
@@ -75,16 +85,17 @@ def accuracy_by_trick(
     for row in table:
         row["published_percent"], row["published_source"] = published_value(published, row)
         if row["published_percent"] != NOT_AVAILABLE:
+            row.setdefault(CHANCE, chance_of_all_classes(row["dataset"]))
             told.setdefault((row["dataset"], row["trick"], row["architecture"]), []).append(row)
     for condition, same in told.items():
         if len({known(row["init"]) for row in same}) > 1:  # which of them the paper's is, is not known
             alone = unrun(*condition, "authors") | {"status": "published only: of which initial weights is not known"}
-            table.append(alone | {name: same[0][name] for name in ("published_percent", "published_source")})
+            table.append(alone | {name: same[0][name] for name in ("published_percent", "published_source", CHANCE)})
             for row in same:
                 row |= dict.fromkeys(("published_percent", "published_source"), NOT_AVAILABLE)
     integers = ["n_replicates", "n_generation_seeds", "n_training_seeds", *COUNTS]
-    columns = [*CONDITION, "accuracy_percent", "ci_low", "ci_high", "ci_method"]
-    columns += [name for score in list(T1_INTERVALS)[1:] for name in (score, *T1_INTERVALS[score][:2])]
+    columns = [*CONDITION, *_columns_of("accuracy_percent"), "ci_method", CHANCE]
+    columns += [name for score in list(T1_INTERVALS)[1:] for name in _columns_of(score)]
     columns += [*integers, "published_percent", "published_source", "status"]
     if not table:
         raise InputError(
@@ -93,11 +104,15 @@ def accuracy_by_trick(
     return in_order(pd.DataFrame(table).reindex(columns=columns)).astype(dict.fromkeys(integers, "Int64"))
 
 
+def _columns_of(score: str) -> list[str]:
+    return [score, *T1_INTERVALS[score][:2], values_of(score), *([covers_chance_of(score)] if score in GUESSES else [])]
+
+
 # --- what people read -------------------------------------------------------------------------------------------------
 
 
 def accuracy_view(table: pd.DataFrame, digits: int = 1) -> pd.DataFrame:
-    """T1 for people: one line a trick, accuracy as "66.2 [63.1, 69.3]", the evaluation modes as columns.
+    """T1 for people: one line a trick, accuracy as "66.2 [63.1, 69.3]", the evaluation modes as columns, and chance.
 
     Setting, split, images, init and protocol are columns where the table has more than one value of them; so is top-5
     accuracy in `eval` mode where any row has it, and the best epoch on the test set.
@@ -116,6 +131,9 @@ def accuracy_view(table: pd.DataFrame, digits: int = 1) -> pd.DataFrame:
         if with_top5:
             row = group[(group["evaluation_mode"] == "eval") & group["top5_percent"].notna()]
             line[f"top-5 %, {MODE_LABELS['eval']}"] = estimate_text(row, "top5_percent", digits)
+        line["chance %"] = chance_text(first, digits)
+        if with_top5 and line["chance %"]:
+            line["chance %"] += f" (top-5: {GUESSES['top5_percent'] * first[CHANCE]:.{digits}f})"
         values = [value for value in group["published_percent"] if value != NOT_AVAILABLE]
         line["published %"] = f"{float(values[0]):.{digits}f}" if values else NOT_AVAILABLE
         for name, column in (("n train", "n_train"), ("n test", "n_test"), ("replicates", "n_replicates")):
@@ -136,6 +154,7 @@ def write_table(
     stem = Path(stem)
     files = {suffix: stem.with_name(f"{stem.name}.{suffix}") for suffix in ("csv", "md", "tex")}
     view = table if view is None else view
+    note = with_chance_note(note, view)
     texts = {
         "csv": table.to_csv(index=False, float_format="%.6g", lineterminator="\n"),
         "md": f"**{caption}**\n\n{markdown(view)}\n\n{in_markdown(note)}\n",

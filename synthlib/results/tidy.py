@@ -5,7 +5,16 @@ from collections.abc import Iterable, Mapping
 import pandas as pd
 
 from synthlib.results import known
-from synthlib.results.cells import INTERVALS, P_VALUES, PUBLISHED, SECOND_INTERVALS
+from synthlib.results.cells import (
+    CHANCE,
+    GUESSES,
+    INTERVALS,
+    P_VALUES,
+    PUBLISHED,
+    SECOND_INTERVALS,
+    covers_chance_of,
+    values_of,
+)
 from synthlib.results.rows import CONDITION, treatments
 
 WHO = [
@@ -21,8 +30,8 @@ WHO = [
     "replicate",
 ]
 COUNTS = ["n_replicates", "n_train", "n_test"]
-COLUMNS = ["result", "file", *WHO, "where", "quantity", "value", "low", "high", "method", *COUNTS, "published",
-           "published_source", "status"]  # fmt: skip
+COLUMNS = ["result", "file", *WHO, "where", "quantity", "value", "low", "high", "values", "method", *COUNTS, "chance",
+           "covers_chance", "published", "published_source", "status"]  # fmt: skip
 # Numbers that say where an estimate stands, and are none themselves.
 PLACES = {
     "epoch",
@@ -42,7 +51,8 @@ def tidy(result_id: str, file: str, frame: pd.DataFrame) -> pd.DataFrame:
     """Every number of one frame, whichever the kit writes, as lines with COLUMNS; result_id: such as T1; file: its CSV.
 
     quantity: the estimate's column, or what the frame's column `quantity` says. An estimate of cells.INTERVALS has its
-    bounds and their method; a second interval, and a p value, are lines of their own. Other numbers are estimates without
+    bounds, few values and their method, an accuracy its chance; a second interval, and a p value, are lines of their own.
+    Other numbers are estimates without
     bounds, but for counts and PLACES; these and the other columns are in `where`, as "class=three; measure=recall". A row
     without any number, such as of what was not run, is one line with its status.
     """
@@ -55,15 +65,22 @@ def tidy(result_id: str, file: str, frame: pd.DataFrame) -> pd.DataFrame:
     return _typed(pd.DataFrame(lines, columns=COLUMNS))
 
 
-def results_csv(parts: Iterable[pd.DataFrame], provenance: Mapping[tuple[str, ...], Mapping[str, str]]) -> pd.DataFrame:
+def results_csv(
+    parts: Iterable[pd.DataFrame],
+    provenance: Mapping[tuple[str, ...], Mapping[str, str]],
+    n_classes: Mapping[str, int] | None = None,
+) -> pd.DataFrame:
     """The frames of `tidy` one below the other, each line with where its condition was evaluated.
 
     provenance: (data set, treatment, architecture, images), and the same without images, -> column: text, such as the
     folder, its digests and the commit. These columns follow COLUMNS. Of a line of no such condition (of a generated set,
-    of a published value) they are empty, of a difference they are those of its trick.
+    of a published value) they are empty, of a difference they are those of its trick. n_classes: of each data set, for the
+    chance of accuracies whose frame does not say it.
     """
     parts = [part for part in parts if len(part)]
     table = pd.concat(parts, ignore_index=True) if parts else _typed(pd.DataFrame(columns=COLUMNS))
+    chance = table["quantity"].map(GUESSES) * table["dataset"].map(n_classes or {}).rdiv(100)
+    table = table.assign(chance=table["chance"].fillna(chance))
     conditions = zip(table["dataset"], treatments(table), table["architecture"], table["images"], strict=True)
     found = [provenance.get(who, provenance.get(who[:3], {})) for who in conditions]  # not all frames say the images
     columns = dict.fromkeys(name for one in provenance.values() for name in one)
@@ -72,7 +89,13 @@ def results_csv(parts: Iterable[pd.DataFrame], provenance: Mapping[tuple[str, ..
 
 def _typed(table: pd.DataFrame) -> pd.DataFrame:
     """Numbers as numbers, counts as whole ones, the rest as text."""
-    numbers = {"value": "float64", "low": "float64", "high": "float64", **dict.fromkeys(COUNTS, "Int64")}
+    numbers = {
+        "value": "float64",
+        "low": "float64",
+        "high": "float64",
+        "chance": "float64",
+        **dict.fromkeys(COUNTS, "Int64"),
+    }
     texts = {name: table[name].map(known).astype(object) for name in COLUMNS if name not in numbers}
     return table.astype(numbers).assign(**texts)
 
@@ -80,8 +103,9 @@ def _typed(table: pd.DataFrame) -> pd.DataFrame:
 def _bounds(frame: pd.DataFrame) -> set[str]:
     """The columns that belong to an estimate or p value of the frame, or say what they are; not the estimates."""
     mine = [found[name] for found in (INTERVALS, SECOND_INTERVALS, PUBLISHED) for name in found if name in frame]
+    mine += [(values_of(name), covers_chance_of(name)) for name in INTERVALS if name in frame]
     remarks = {name for name in frame if name.endswith("_remark")}
-    return {column for columns in mine for column in columns} | remarks | TEXTS | set(P_VALUES)
+    return {column for columns in mine for column in columns} | remarks | TEXTS | {CHANCE, *P_VALUES}
 
 
 def _is_count(name: str) -> bool:
@@ -116,8 +140,10 @@ def _lines(row: Mapping[str, object], estimates: list[str], where: list[str]) ->
         value, source = PUBLISHED.get(name, ("", ""))
         line = same | {"quantity": row.get("quantity", name), "value": row[name], "status": _status(row, name)}
         line["n_train"] = _n_train(row, name)
+        line["chance"] = GUESSES.get(str(line["quantity"]), float("nan")) * float(row.get(CHANCE) or "nan")
         line |= {"published": _text(row.get(value)), "published_source": row.get(source)}
         first = line | {"low": row.get(low), "high": row.get(high), "method": _method(row, low, method)}
+        first |= {"values": row.get(values_of(name)), "covers_chance": row.get(covers_chance_of(name))}
         numbers = [first["value"], first["low"], first["high"]]
         empty = pd.isna(pd.Series(numbers, dtype=object)).all() and not _is_number(line["published"])
         (bare if empty else lines).append(first)
