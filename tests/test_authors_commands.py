@@ -112,7 +112,9 @@ def test_both_commands_work_as_the_authors_readme_writes_them(tmp_path, monkeypa
     )
     assert cli.main(["eval", *words.split()]) == 0
     printed = capsys.readouterr().out
-    assert re.search(r"^eval +[\d.]+ % \[[\d.]+, [\d.]+\] +ECE +[\d.]+$", printed, re.M)
+    assert re.search(
+        r"^eval +[\d.]+ % \[[\d.]+, [\d.]+\](?: \(chance\?\))? +chance 10.00 % +ECE +[\d.]+$", printed, re.M
+    )
     assert re.search(r"^authors mode: .*train mode.*batch norm", printed, re.M)
 
 
