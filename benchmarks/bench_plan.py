@@ -17,7 +17,7 @@ from typing import Any
 
 from measure import arguments, described, heading, positive, report, significant, summary
 
-DATASET, TRICK, CLASSES, SHARD_ROWS = "cifar10", "merged", 10, 1000
+DATASET, TRICK, CLASSES, SHARD_ROWS = "digits", "merged", 10, 1000
 
 
 def options() -> argparse.Namespace:
