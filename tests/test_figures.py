@@ -415,6 +415,15 @@ def confusions(n, classes):
     return {f"random guidance, guidance={i}, resnet": np.eye(len(classes)) * 100 for i in range(n)}, classes
 
 
+def legend_of_a_long_title():
+    figure, axes = style.new_panels(3, 3, 1.5)
+    said = "bar, shade: 95 % interval over replicates (generation and training seeds); of a measure over generation seeds; dots: "
+    style.add_legend(
+        figure, {"eval": axes[0].plot([0, 1])[0]}, f"{said}each of two or three replicates, too few for it"
+    )
+    return figure
+
+
 LONG = [f"a_rather_long_name_{i}" for i in range(15)]
 DRAWN = {
     "F1": lambda: figures.sample_figure(*sample_grid(TEN), WHY),
@@ -425,6 +434,7 @@ DRAWN = {
     "F3, two": lambda: figures.confusion_figure(*confusions(2, TEN), WHY),
     "F3, five": lambda: figures.confusion_figure(*confusions(5, LONG), WHY),
     "F3, 100 classes": lambda: figures.confusion_figure(*confusions(1, LONG * 7), WHY),
+    "a long legend": legend_of_a_long_title,
     "nothing": lambda: style.not_run_figure(WHY * 3 + ["a reason, of many words: " + "word " * 90]),
     **{name: lambda name=name: test_curves_and_gains.DRAWN[name]() for name in test_curves_and_gains.DRAWN},
 }

@@ -160,7 +160,7 @@ def add_legend(figure: Figure, handles: dict[str, Artist], title: str | None = N
     if not handles:
         return
     if title:
-        title = "\n".join(part for line in title.split("\n") for part in _wrapped(line, figure.get_figwidth() - 0.3))
+        title = "\n".join(part for line in title.split("\n") for part in _wrapped(line, 0.91 * figure.get_figwidth()))
     widest = 0.42 + 0.058 * max(len(line) for label in handles for line in label.split("\n"))  # inches, at 7.5 points
     columns = max(1, min(len(handles), int(figure.get_figwidth() / widest)))
     lines = math.ceil(len(handles) / columns) * max(label.count("\n") + 1 for label in handles)
