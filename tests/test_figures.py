@@ -445,6 +445,7 @@ def test_nothing_is_cut_off_and_the_note_overlaps_nothing(name):
     figure = DRAWN[name]()
     assert figure.get_figwidth() in (3.3, 6.9)  # of a column or of the text
     figures.add_note(figure, "Miniature: embedded model, scikit-learn digits; not the paper's numbers. " * 2)
+    figure.set_dpi(style.STYLE["savefig.dpi"])  # at which letters are wider than at a screen's
     figure.canvas.draw()
     whole, inside = figure.bbox, figure.get_tightbbox()
     inside = [edge * figure.dpi for edge in (inside.x0, inside.y0, inside.x1, inside.y1)]
