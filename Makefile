@@ -39,6 +39,7 @@ cells: setup
 	$(BIN)/python -m synthlib.runs.cells docs/one_cell.md
 
 setup: $(VENV)/.installed
+	@test -z "$(filter setup,$(MAKECMDGOALS))" || echo "Set up. Next: make reproduce; or: source $(BIN)/activate, which puts synthlib on your path"
 
 # Installed anew only when what is to be installed changed.
 $(VENV)/.installed: pyproject.toml constraints.txt

@@ -169,7 +169,7 @@ def _train_claimed(options: argparse.Namespace) -> None:
     words += ["--real_data_location", real] if real else []
     if last.suffix != ".safetensors":  # no record says it
         words += ["--img_size", str(preparation.image_size), "--batch_size", str(settings.batch_size)]
-    print(f"Intervals and more: synthlib {shlex.join(words)}")
+    print(f"Next: synthlib {shlex.join(words)}")
 
 
 def _train_settings(options: argparse.Namespace) -> tuple[TrainSettings, Path, Path]:

@@ -193,7 +193,6 @@ def _referee(options: argparse.Namespace) -> _Referee:
     """The referee asked for. InputError: there is none of this name, or it is not for this data set."""
     from synthlib.data.datasets import read_spec
 
-    classes = list(read_spec(options.dataset).classes)
     if options.referee.endswith(".safetensors"):
         file = paths.typed(options.referee)
         if not file.is_file():
@@ -208,6 +207,7 @@ def _referee(options: argparse.Namespace) -> _Referee:
     if choose("referee", options.referee, REFEREES) == "clip":
         from synthlib.evaluation import clip_zero_shot as zero_shot
 
+        classes = list(read_spec(options.dataset).classes)
         words, templates = zero_shot.read_prompts(options.dataset, classes, options.prompts)
         clip = zero_shot.load_clip(options.model, options.weights, options.device)
         embeddings = zero_shot.class_embeddings(clip, words, templates, options.batch_size)

@@ -137,8 +137,8 @@ def _accuracy_lines(logits: "Logits", dataset: str, batches: str) -> list[str]:
     ours, others = (accuracy_percent(part, logits.labels) for part in (logits.authors[:1], logits.authors[1:]))
     return [
         *lines,
-        f"In brackets: Wilson, 95 %, over test images; {CHANCE_MARK}: they cover chance; ECE: expected calibration error "
-        "in points.",
+        "In brackets: Wilson, 95 %, over test images alone; a classifier of another training seed may well lie outside.",
+        f"{CHANCE_MARK}: the brackets cover chance. ECE: expected calibration error in points.",
         f"authors mode: tested as their code does, in train mode, where batch norm adapts to the test images, in {batches}:",
         f"{first} {ours:.2f} %, {len(logits.authors) - 1} shuffles {others:.2f} % in the mean; authors is the mean of all.",
     ]

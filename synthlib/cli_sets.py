@@ -14,6 +14,7 @@ from synthlib.inputs import InputError, require
 from synthlib.names import IMAGE_TRICKS, TRICKS, UNKNOWN, trick_name
 from synthlib.settings import GenerateSettings
 
+SMALL = 32  # pixels, of which the miniature network and protocol learn
 EXPORTS = ("folder", "eurosat", "huggingface", "npz")
 
 
@@ -192,13 +193,24 @@ def _generate(options: argparse.Namespace) -> None:
     )
     if others := set(outdir.glob("*/*.png")) - written:
         print(f"{len(others)} other images lie in {outdir}, from an earlier call; delete them if you do not want them.")
-    print(_next_training(outdir, "own"))
+    else:
+        print(_next_training(outdir, "own", files[0]))
 
 
-def _next_training(images: Path, dataset: str) -> str:
-    """What a command that made a set of images ends with: the command that learns from them, and the notebook that does."""
+def _next_training(images: Path, dataset: str, shard: Path) -> str:
+    """What a command that made a set of images ends with: the command that learns from them. shard: one of the set's files.
+
+    A ResNet50 from scratch learns nothing from the few small images that the embedded model draws in a minute.
+    """
+    from synthlib.data.shards import decode_image, read_table, shard_classes
+
+    table = read_table(shard, ["image", "label"])
+    if dataset == "own" and len(shard_classes(table)) < 2:
+        return "Next: images of another class; a classifier is trained on two or more."
+    small = max(decode_image(table["image"][0]["bytes"].as_py()).shape[:2]) <= SMALL
+    how = ["resnet", "miniature"] if small and dataset == "own" else ["RS50", "careful"]
     shown = os.path.relpath(images)
-    words = ["synthlib", "train", "--model", "RS50", "--protocol", "careful", "--dataset", dataset]
+    words = ["synthlib", "train", "--model", how[0], "--protocol", how[1], "--dataset", dataset]
     words += ["--syn_data_location", shown, "--model_path", f"{shown}_model"]
     return f"Next: {shlex.join(words)}"
 
@@ -257,18 +269,20 @@ def _download(options: argparse.Namespace) -> None:
         )
         return
     from synthlib.data.downloads import download  # takes seconds
+    from synthlib.data.shards import set_files
 
     folder = download(options.name)
     print(f"\n{options.name} is in {os.path.relpath(folder)}")
     if options.name in HOSTED:
         _print_description(folder)
-        print(f"\n{_next_training(folder, HOSTED[options.name].dataset)}")
+        print(f"\n{_next_training(folder, HOSTED[options.name].dataset, set_files(folder)[0])}")
     else:
         print(f"Next: synthlib eval or train with --dataset {options.name}, which find it there")
 
 
 def _import(options: argparse.Namespace) -> None:
     from synthlib.data.imports import import_set
+    from synthlib.data.shards import set_files
     from synthlib.data.sources import open_source
 
     outdir, given = options.outdir.absolute(), options.source.absolute()
@@ -278,7 +292,7 @@ def _import(options: argparse.Namespace) -> None:
         trick = drawn["parameters"]["trick"] if trick == UNKNOWN else trick
     import_set(open_source(options.source, options.label_column), outdir, options.dataset, trick, options.size)
     _print_description(outdir)
-    print(f"\n{_next_training(outdir, options.dataset)}")
+    print(f"\n{_next_training(outdir, options.dataset, set_files(outdir)[0])}")
 
 
 def _export(options: argparse.Namespace) -> None:

@@ -233,6 +233,8 @@ def test_the_guide_to_own_data(own_root):
     assert (run["n_test"] == len(real.labels)).all() and set(run["trick"]) == {"base_class", "multi_domain"}
     assert set(table["status"]) == {"run", "not run: this experiment leaves it out"}
     assert "my_models/trained_model.safetensors" in said
+    assert "Next: synthlib train" in said and "Next: synthlib run 03_eval" in said  # each says what comes after it
+    assert "Rows: papermill_runs/mine/03_eval/results.csv" in said and "chance %" in said
     lines = dict(re.findall(r"^(eval|authors) +([\d.]+) % \[.*\]   chance 33.33 %", said, re.M))
     far_above_chance(
         pd.DataFrame({"evaluation_mode": lines.keys(), "accuracy_percent": map(float, lines.values())}), 39

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from conftest import ROOT
 
+from synthlib.runs.run import REFUSALS
+
 PACKAGE = ROOT / "synthlib"
 ROW = re.compile(r"^\| `(?P<wing>\w+)/` \|[^|]*\|(?P<imports>[^|]*)\|", re.M)
 
@@ -56,3 +58,9 @@ def test_no_module_imports_itself_through_others():
 
 def test_a_module_is_read_in_one_sitting():
     assert [name for name, path in MODULES.items() if len(path.read_text(encoding="utf-8").splitlines()) > 400] == []
+
+
+def test_a_step_knows_every_kind_of_error_that_is_told_in_one_line():
+    texts = (path.read_text(encoding="utf-8") for path in MODULES.values())
+    kinds = {kind for text in texts for kind in re.findall(rf"^class (\w+)\((?:{'|'.join(REFUSALS)})\)", text, re.M)}
+    assert {"InputError", *kinds} == set(REFUSALS)

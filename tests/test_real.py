@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import json
 import os
 import pickle
 import shutil
@@ -49,6 +50,18 @@ def colours(real):
 def one_line(error, *parts):
     said = str(error.value)
     assert "\n" not in said and all(part in said for part in parts), said
+
+
+@pytest.mark.parametrize("receipt", ["photos/receipt.json", ".photos.synthlib/receipt.json"])
+def test_generated_images_are_not_taken_for_real_ones(receipt, tmp_path):
+    write(tmp_path / "photos" / "cat" / "0.png", (1, 2, 3))
+    assert len(load_real("own", "test", str(tmp_path / "photos")).labels) == 1
+    parts = {"parameters": {}, "inputs": {}, "outputs": {}, "code": "", "recorded": {}}
+    (tmp_path / receipt).parent.mkdir(exist_ok=True)
+    (tmp_path / receipt).write_text(json.dumps(parts | {"notebook": "01_generate"}))
+    with pytest.raises(InputError) as error:
+        load_real("own", "test", str(tmp_path / "photos"))
+    one_line(error, "photos", "real_dir")
 
 
 # --- digits -----------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from synthlib import paths
+from synthlib import paths, receipts
 from synthlib.data import readers
 from synthlib.data.classes import choose_class, match_classes
 from synthlib.data.datasets import read_spec
@@ -45,8 +45,8 @@ def load_real(
     are kept as they are.
     whose: what the `classes` of one's own are of, such as a checkpoint: named where others are left out, or some are missing.
 
-    InputError for what is missing, damaged or undecodable (which file), classes that do not match (both lists), a split that
-    cannot be had, and images of several sizes without `image_size`.
+    InputError for images that were generated here, for what is missing, damaged or undecodable (which file), classes that do
+    not match (both lists), a split that cannot be had, and images of several sizes without `image_size`.
     """
     choose("split", split, SPLITS)
     if image_size < 0:
@@ -54,6 +54,12 @@ def load_real(
             f"{parameter('image_size')} is {image_size}; expected pixels, or 0 to keep images as they are."
         )
     place = _place(dataset, real_dir)
+    for made in (place, paths.kept_beside(place)) if real_dir else ():
+        if (receipts.read_receipt(made) or {}).get("notebook") == "01_generate":
+            raise InputError(
+                f"{real_dir} holds images that a text-to-image model drew, as their receipt says; expected real ones: give their "
+                f"folder as {parameter('real_dir')}."
+            )
     if classes or dataset != "own":
         read_spec(dataset, list(classes))  # refuses unknown data sets and classes before anything is read
     if dataset == "digits" and not real_dir:

@@ -98,7 +98,7 @@ def summary_text(
                 f"{main} lacks the columns {', '.join(lacking)}; expected a table of this code: "
                 "run notebooks/04_figures.ipynb again."
             )
-        lines = [_aligned(tables.accuracy_view(table))]
+        lines = [_table_text(table)]
     comparisons = list(comparisons)
     if first := agreement(comparisons):
         verdicts = [f"{line.file}: {line.verdict}{f' ({line.detail})' if line.detail else ''}" for line in comparisons]
@@ -111,8 +111,14 @@ def summary_text(
 def cell_text(evaluated_dir: str | Path) -> str:
     """T1's line of one 03_eval folder as aligned plain text, with the published value where there is one."""
     published = rows.read_published(paths.published_file())
-    table = tables.accuracy_by_trick(rows.read_evaluations([evaluated_dir]), published)
-    return _aligned(tables.accuracy_view(table))
+    return _table_text(tables.accuracy_by_trick(rows.read_evaluations([evaluated_dir]), published))
+
+
+def _table_text(table: pd.DataFrame) -> str:
+    """T1 as aligned plain text, with what its brackets are."""
+    shown = table[table["n_replicates"].fillna(0) >= statistics.FEW]
+    methods = "; ".join(dict.fromkeys(shown["ci_method"]))
+    return _aligned(tables.accuracy_view(table)) + (f"\nIn brackets: 95 %, {methods}." if methods else "")
 
 
 def _aligned(view: pd.DataFrame) -> str:

@@ -8,8 +8,8 @@ from itertools import groupby
 from pathlib import Path
 
 from synthlib import paths
-from synthlib.inputs import InputError, choose
-from synthlib.runs.experiment import Experiment, Result, read_experiment
+from synthlib.inputs import InputError
+from synthlib.runs.experiment import Experiment, Result, chosen_results, read_experiment
 from synthlib.runs.steps import conditions, why_not
 
 # What a page holds between two comments: what the command printed. The text between them is replaced.
@@ -59,12 +59,6 @@ def cells_of(experiment: Experiment, result: Result) -> list[Cell]:
         why = why_not(experiment, dataset, treatment)
         found.append(Cell(experiment.name, result.id, dataset, treatment, architecture, why, value))
     return found
-
-
-def chosen_results(experiment: Experiment, only: Iterable[str]) -> list[Result]:
-    """All results of an experiment, or `only` some. InputError for one that it does not have."""
-    known = {result.id: result for result in experiment.results}
-    return [known[choose(f"result of experiment {experiment.name}", name, known)] for name in only or known]
 
 
 def cells_text(experiment: Experiment, only: Iterable[str] = ()) -> str:

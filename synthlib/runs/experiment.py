@@ -2,6 +2,7 @@
 
 import ast
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -89,6 +90,18 @@ def read_results() -> dict[str, Result]:
             features=cast(f"features {of}", content.get("features", False), bool),
         )
     return found
+
+
+def chosen_results(experiment: Experiment, only: Iterable[str]) -> list[Result]:
+    """All results of an experiment, or `only` some. InputError for one that it does not have."""
+    known = {result.id: result for result in experiment.results}
+    for name in only:
+        if name not in known and name in read_results():
+            raise InputError(
+                f"{experiment.name} leaves {name} out; expected some of {', '.join(known)}: choose among these, or an experiment "
+                "that has it, as pocket_full has every result."
+            )
+    return [known[choose(f"result of experiment {experiment.name}", name, known)] for name in only or known]
 
 
 def read_experiment(name: str) -> Experiment:

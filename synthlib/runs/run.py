@@ -1,5 +1,6 @@
 """Run: one step is one notebook through papermill, in a kernel of its own. Its receipt says whether it is done."""
 
+import json
 import os
 import signal
 import sys
@@ -17,6 +18,7 @@ from synthlib.interrupts import Terminated
 from synthlib.locks import DRIVER_VARIABLE, claim, process_id
 from synthlib.runs.experiment import complete
 
+REFUSALS = ("InputError", "SourceError", "OutOfMemory", "NotFinite")  # InputError and its kinds
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 EXECUTED = "executed.ipynb"
 LOG = "run.log"
@@ -53,15 +55,27 @@ def outcome_text(notebook: str, parameters: dict[str, Any]) -> str:
         from pyarrow.parquet import read_metadata
 
         n = sum(read_metadata(paths.resolve(folder) / name).num_rows for name in made[".parquet"])
-        return f"{n} images in {folder}\nNext: 02_train with generated_dir {folder!r}"
+        same = {name: parameters[name] for name in ("dataset", "trick", "classes")}
+        given = json.dumps({"run_dir": _after(folder, notebook, "02_train"), "generated_dir": folder} | same)
+        return f"{n} images in {folder}\nNext: synthlib run 02_train --params FILE, with {given} in it"
     if notebook == "02_train":
         n = len(made[".safetensors"])
-        return f"{n} checkpoint{'s' * (n > 1)} in {folder}\nNext: 03_eval with trained_dir {folder!r}"
+        same = {name: parameters[name] for name in ("dataset", "trick", "architecture", "generated_dir", "classes")}
+        same |= {"real_dir": parameters["real_dir"] or "FOLDER_OF_REAL_IMAGES"} if same["dataset"] == "own" else {}
+        given = json.dumps({"run_dir": _after(folder, notebook, "03_eval"), "trained_dir": folder} | same)
+        return (
+            f"{n} checkpoint{'s' * (n > 1)} in {folder}\nNext: synthlib run 03_eval --params FILE, with {given} in it"
+        )
     if notebook == "03_eval":
         from synthlib.results.compare import cell_text
 
-        return f"{cell_text(folder)}\nRows: {folder}/results.csv\nNext: 04_figures with evaluated_dirs [{folder!r}]"
+        return f"{cell_text(folder)}\nRows: {folder}/results.csv"
     return f"{len(made[''])} files in {parameters.get('figures_dir') or folder}"
+
+
+def _after(folder: str, notebook: str, following: str) -> str:
+    """A folder for the step that follows the one in `folder`."""
+    return folder.replace(notebook, following) if notebook in folder else f"{folder}-{following}"
 
 
 def _print_into(file: Path) -> None:
@@ -108,7 +122,7 @@ def _execute(notebook: str, parameters: dict[str, Any], folder: Path) -> None:
         except papermill.PapermillExecutionError as error:
             if error.ename == "Terminated" or watch.signal:
                 raise watch.ending() from None
-            if error.ename == "InputError":
+            if error.ename in REFUSALS:
                 raise InputError(error.evalue) from None
             raise SystemExit(f"{notebook} failed with {error.ename}: {error.evalue}. Its page: {folder / EXECUTED}")
         except RuntimeError as error:  # of jupyter_client, if it died while it started

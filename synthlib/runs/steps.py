@@ -10,7 +10,7 @@ from synthlib.data.datasets import read_spec
 from synthlib.data.hosted import hosted_name
 from synthlib.inputs import InputError, cast, choose, read_yaml
 from synthlib.names import ARCHITECTURE_ALIASES, IMAGE_TRICKS, MERGED_TRICKS, REAL_TRICKS, SPLITS, condition_name
-from synthlib.runs.experiment import Experiment, Result, complete, notebook_defaults
+from synthlib.runs.experiment import Experiment, Result, chosen_results, complete, notebook_defaults
 
 # Data set, treatment, architecture or ""; a treatment is "trick" or "trick+axis=value".
 Condition = tuple[str, str, str]
@@ -191,9 +191,7 @@ def plan_steps(experiment: Experiment, only: Iterable[str] = (), cell: str = "")
         if why := why_not(experiment, dataset, treatment):
             raise InputError(f"cell {cell} cannot be run: {why}; choose another trick or experiment.")
         return _needed(steps, [f"03_eval/{dataset}-{treatment}-{architecture}"])
-    known = {result.id: result for result in experiment.results}
-    chosen = [known[choose(f"result of experiment {experiment.name}", name, known)] for name in only]
-    figures = _add_figures(steps, experiment, tuple(chosen) or experiment.results)
+    figures = _add_figures(steps, experiment, tuple(chosen_results(experiment, only)))
     return _needed(steps, [figures.name])
 
 
