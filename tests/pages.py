@@ -89,11 +89,16 @@ def _odd_numbers(shown, line):
             yield f"status is {line['status']!r}"
         return
     interval = re.search(r"\[(.*), (.*)\]", shown.text)
-    estimate = shown.text.partition("[")[0].strip()
+    few = re.search(r"\(mean of (.*?)\)", shown.text)
+    estimate = re.split(r" [\[(]", shown.text.strip())[0]
     said = {"value": estimate} | (dict(zip(("low", "high"), interval.groups(), strict=True)) if interval else {})
     if line["method"].startswith("crossed bootstrap"):
         said.pop("value")
-    elif (line["low"] != "") != (interval is not None):
+    elif line["values"]:  # of too few replicates for an interval to be shown
+        texts, values = few[1].split(", ") if few else [], line["values"].split()
+        if interval or len(texts) != len(values) or not all(map(_rounds_to, map(float, values), texts)):
+            yield f"the values are {line['values']}"
+    elif few or (line["low"] != "") != (interval is not None):
         yield f"the interval is {line['low']!r} to {line['high']!r}"
     for name, text in said.items():
         digits = NUMBER.fullmatch(text)

@@ -68,7 +68,7 @@ def test_the_command_prints_them_or_refuses_in_one_line(capsys):
     assert "synthlib reproduce paper --cell T6/cifar10/base_class/resnet50" in said and "60.5, authors' README" in said
     assert "cannot be run: no list of prompts for cifar100" in said and "F1  Sample grid" in said and "T1" not in said
     assert cli.main(["cells", "pocket", "--only", "T3"]) == 2
-    assert "unknown result of experiment pocket 'T3'" in capsys.readouterr().err
+    assert "pocket leaves T3 out" in capsys.readouterr().err
     with pytest.raises(InputError, match="mend the comment"):
         filled("<!-- generated: synthlib cells -->\n<!-- end of what was generated -->")
 
