@@ -202,13 +202,18 @@ def _next_training(images: Path, dataset: str, shard: Path) -> str:
 
     A ResNet50 from scratch learns nothing from the few small images that the embedded model draws in a minute.
     """
-    from synthlib.data.shards import decode_image, read_table, shard_classes
+    how = ["RS50", "careful"]
+    if dataset == "own":
+        from pyarrow.parquet import ParquetFile
 
-    table = read_table(shard, ["image", "label"])
-    if dataset == "own" and len(shard_classes(table)) < 2:
-        return "Next: images of another class; a classifier is trained on two or more."
-    small = max(decode_image(table["image"][0]["bytes"].as_py()).shape[:2]) <= SMALL
-    how = ["resnet", "miniature"] if small and dataset == "own" else ["RS50", "careful"]
+        from synthlib.data.shards import decode_image, read_table, shard_classes
+
+        if len(shard_classes(read_table(shard, ["label"]))) < 2:
+            return "Next: images of another class; a classifier is trained on two or more."
+        with ParquetFile(shard) as file:  # the first image alone: a shard of large ones is a gigabyte
+            first = next(file.iter_batches(1, columns=["image"]))["image"][0]["bytes"].as_py()
+        if max(decode_image(first).shape[:2]) <= SMALL:
+            how = ["resnet", "miniature"]
     shown = os.path.relpath(images)
     words = ["synthlib", "train", "--model", how[0], "--protocol", how[1], "--dataset", dataset]
     words += ["--syn_data_location", shown, "--model_path", f"{shown}_model"]

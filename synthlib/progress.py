@@ -26,13 +26,12 @@ def watched() -> bool:
     return (in_kernel and "SYNTHLIB_DRIVER" not in os.environ) or (not in_kernel and sys.stderr.isatty())
 
 
-def _bar(what: str, total: int | None, unit: str) -> tqdm:
+def _bar(what: str, total: int | None, unit: str, look: str | None) -> tqdm:
     """A bar in a terminal, or in the output of a notebook's cell.
 
     There it is on stdout, as stderr has the colour of errors. Bars within one another share a line, because JupyterLab
     does not move up to an earlier one: an inner bar says where the outer one is, and stands in its place until it ends.
     """
-    look = FORMAT if total else None
     if "ipykernel" not in sys.modules:
         return tqdm(desc=what, total=total, unit=unit, bar_format=look)
     from IPython import get_ipython
@@ -42,7 +41,7 @@ def _bar(what: str, total: int | None, unit: str) -> tqdm:
         _shown.pop()[1].disable = True
     if _shown:
         outer = _shown[-1][1]
-        what = f"{outer.desc}, {outer.unit} {outer.n + 1} of {outer.total}, {what}"
+        what = f"{outer.desc}, {outer.unit} {int(outer.n) + 1} of {outer.total}, {what}"
     bar = tqdm(desc=what, total=total, unit=unit, bar_format=look, file=sys.stdout, position=0, leave=not _shown)
     _shown.append((run, bar))
     return bar
@@ -76,7 +75,7 @@ def meter(what: str, total: int | None, unit: str) -> Iterator[Callable[..., Non
     look = FORMAT if total else None
     done = gratis = 0
     said, begun = None, False
-    bar = _bar(what, total, unit) if watched() else None
+    bar = _bar(what, total, unit, look) if watched() else None
 
     def add(count: float, free: bool, note: str = "") -> None:
         nonlocal start, shown, done, gratis, said, begun

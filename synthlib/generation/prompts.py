@@ -70,8 +70,8 @@ def check_words(model: Path, prompts: Sequence[str]) -> None:
     """
     file = model / "tokenizer" / "tokenizer.json"
     content = read_json(file)
-    words_only = isinstance(content, dict) and content.get("model") or {}
-    if not isinstance(words_only, dict) or words_only.get("type") != "WordLevel":
+    vocabulary = isinstance(content, dict) and content.get("model") or {}
+    if not isinstance(vocabulary, dict) or vocabulary.get("type") != "WordLevel":
         return
     from tokenizers import Tokenizer
 
@@ -80,8 +80,10 @@ def check_words(model: Path, prompts: Sequence[str]) -> None:
     except Exception:  # its own kind for what is malformed
         return
     special = {word["content"] for word in content.get("added_tokens", ())}
-    unknown = tokenizer.token_to_id(words_only["unk_token"])
+    unknown = tokenizer.token_to_id(vocabulary["unk_token"])
     words = sorted({word for prompt in prompts for word in prompt.lower().split()})
+    if unknown is None:  # nothing stands for other words
+        return
     strange = [word for word in words if unknown in tokenizer.encode(word, add_special_tokens=False).ids]
     if strange:
         known = ", ".join(sorted(tokenizer.get_vocab().keys() - special))
